@@ -1,0 +1,1 @@
+"""Small image classifiers, compared honestly: data, models, training, scores and costs."""

@@ -1,0 +1,101 @@
+"""params.yaml read strictly: all problems reported together, before anything is touched."""
+
+import json
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from minet.errors import InputError
+from minet.settings import Params, TrainSettings, choices, setting_problems
+
+
+class _Yaml12(yaml.SafeLoader):
+    """PyYAML with YAML 1.2 numbers: `dvc exp run -S train.lr=0.00001` writes 1e-05."""
+
+
+_Yaml12.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
+)
+
+
+def read_params(path: Path, known_models: Collection[str]) -> Params:
+    """Read params.yaml; InputError lists every problem with key, value and what is allowed."""
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), _Yaml12)  # noqa: S506 - a SafeLoader
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not readable as YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise InputError(f"{path}: must be a mapping of sections, not {raw!r}")
+    problems = _model_problems(raw, known_models)
+    try:
+        params = Params.model_validate_json(json.dumps(raw, default=str))
+    except ValidationError as error:
+        problems = setting_problems(error, Params) + problems
+    if problems:
+        raise InputError(*(f"{path}: {problem}" for problem in problems))
+    return params
+
+
+def recipe(params: Params, model: str) -> TrainSettings:
+    """Give a model's recipe: `train` with what `models.<model>.train` changes."""
+    merged = _merge(params.train.model_dump(mode="json"), params.models[model].get("train", {}))
+    return TrainSettings.model_validate_json(json.dumps(merged))
+
+
+def _model_problems(raw: Mapping[str, Any], known_models: Collection[str]) -> list[str]:
+    """Problems of `model` and of the recipes under `models`."""
+    problems = []
+    model, blocks = raw.get("model"), raw.get("models")
+    if isinstance(model, str) and model not in known_models:
+        problems.append(f"model is {model!r}; {choices(model, known_models)}")
+    if not isinstance(blocks, dict):
+        return problems
+    problems += [
+        f"models.{name} is not a model; {choices(name, known_models)}"
+        for name in map(str, blocks)
+        if name not in known_models
+    ]
+    if isinstance(model, str) and model in known_models and model not in blocks:
+        problems.append(f"models.{model} is missing; add `{model}: {{}}` under models")
+    for name, block in blocks.items():
+        if isinstance(block, dict) and "train" in block:
+            problems += _recipe_problems(f"{name}", raw.get("train"), block["train"])
+    return problems
+
+
+def _recipe_problems(name: str, base: Any, changes: Any) -> list[str]:
+    """Problems that a model's own recipe adds to those of `train`."""
+    if not isinstance(changes, dict):
+        return [f"models.{name}.train is {changes!r}; must be a mapping of settings of train"]
+    if not isinstance(base, dict):
+        return []
+    here = f"models.{name}.train"
+    already = set(_train_problems(base, here))  # `train` itself reports these
+    found = _train_problems(_merge(base, changes), here)
+    return [problem for problem in found if problem not in already]
+
+
+def _train_problems(raw: Mapping[str, Any], place: str) -> list[str]:
+    try:
+        TrainSettings.model_validate_json(json.dumps(raw, default=str))
+    except ValidationError as error:
+        return setting_problems(error, TrainSettings, prefix=(place,))
+    return []
+
+
+def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Put changes over a mapping, section by section."""
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        both = isinstance(old, dict) and isinstance(value, dict)
+        merged[key] = _merge(old, value) if both else value  # type: ignore[arg-type]
+    return merged
