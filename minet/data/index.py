@@ -1,0 +1,177 @@
+"""The index of a data set: every image found, read once, and known by its digest."""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from minet.data.images import decode
+from minet.data.lists import (
+    Entry,
+    class_names,
+    label_problems,
+    parse_csv,
+    parse_folders,
+    parse_list,
+)
+from minet.data.parallel import ordered_map
+from minet.errors import InputError
+from minet.settings import SPLITS, DataSettings
+
+PROBLEMS = ("missing", "unreadable", "duplicate", "leaked")
+
+Progress = Callable[[Iterable["Examined"], int], Iterable["Examined"]]
+
+
+@dataclass(frozen=True)
+class Examined:
+    """An entry after its file was read; `problem` is one of PROBLEMS or empty."""
+
+    split: str
+    entry: Entry
+    digest: str = ""  # SHA-256 of the file
+    problem: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Index:
+    """What the index stage writes."""
+
+    images: dict[str, list[Examined]]  # split -> the usable images, in the order listed
+    skipped: list[Examined]
+    classes: list[str]
+
+    def counts(self) -> dict[str, object]:
+        """Count classes, and per split the images listed, usable, and of each problem."""
+        record: dict[str, object] = {"classes": len(self.classes)}
+        for split, images in self.images.items():
+            found = Counter(image.problem for image in self.skipped if image.split == split)
+            problems = {problem: found[problem] for problem in PROBLEMS}
+            listed = len(images) + found.total()
+            record[split] = {"listed": listed, "images": len(images), **problems}
+        return record
+
+
+def index_images(settings: DataSettings, workers: int, progress: Progress) -> Index:
+    """Read the lists of all splits and every image they name.
+
+    InputError lists all problems of the lists, or else all of the images; with on_bad_image: skip
+    the images' problems are counted instead. `progress` wraps the stream of images for a display.
+    """
+    root = Path(settings.root)
+    if not root.is_dir():
+        raise InputError(f"data.root: {root} is not a folder")
+    splits = _read_splits(root, settings)
+    entries = [(split, entry) for split in SPLITS for entry in splits[split]]
+    examined = ordered_map(lambda item: _examine(root, *item), entries, workers)
+    found = list(_repeated(list(progress(examined, len(entries)))))
+    skipped = [image for image in found if image.problem]
+    if skipped and settings.on_bad_image == "error":
+        raise InputError(*_report(skipped))
+    images = {split: [i for i in found if i.split == split and not i.problem] for split in SPLITS}
+    usable = {split: [image.entry for image in images[split]] for split in SPLITS}
+    if left := label_problems(usable):
+        raise InputError("without the images that cannot be used:", *left)
+    names = class_names([entry for split in SPLITS for entry in splits[split]])
+    return Index(images, skipped, names)
+
+
+def _read_splits(root: Path, settings: DataSettings) -> dict[str, list[Entry]]:
+    places = {split: str(getattr(settings, split)) for split in SPLITS}
+    splits: dict[str, list[Entry]] = {}
+    problems: list[str] = []
+    classes: list[str] = []
+    if settings.layout == "folders":
+        train = root / places["train"]
+        classes = sorted(path.name for path in train.glob("*/") if not path.name.startswith("."))
+    for split, place in places.items():
+        try:
+            splits[split] = _read_split(root, place, settings.layout, classes)
+        except InputError as error:
+            problems.extend(error.problems)
+    if not problems:
+        problems = label_problems(splits)
+    if problems:
+        raise InputError(*problems)
+    return splits
+
+
+def _read_split(root: Path, place: str, layout: str, classes: list[str]) -> list[Entry]:
+    path = root / place
+    if layout == "folders":
+        if not path.is_dir():
+            raise InputError(f"{path}: no such folder; layout folders has {place}/<class>/<image>")
+        if PurePosixPath(place).is_absolute():
+            raise InputError(f"{path}: absolute; layout folders takes a folder below data.root")
+        return parse_folders(_files(root, path), classes, place)
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text: {error}") from error
+    return parse_list(text, place) if layout == "lists" else parse_csv(text, place)
+
+
+def _files(root: Path, folder: Path) -> Iterator[str]:
+    """Yield all files below `folder`, through links to folders too, as paths below `root`."""
+    for place, _, names in os.walk(folder, followlinks=True):
+        for name in names:
+            yield (Path(place) / name).relative_to(root).as_posix()
+
+
+def _examine(root: Path, split: str, entry: Entry) -> Examined:
+    """Read a file once: its digest, and whether it decodes."""
+    try:
+        data = (root / entry.path).read_bytes()
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        return Examined(split, entry, problem="missing", reason="no such file")
+    except OSError as error:
+        return Examined(split, entry, problem="unreadable", reason=str(error.strerror))
+    try:
+        decode(data, reduced=True)
+    except InputError as error:
+        return Examined(split, entry, problem="unreadable", reason=str(error))
+    return Examined(split, entry, digest=hashlib.sha256(data).hexdigest())
+
+
+def _repeated(images: list[Examined]) -> Iterator[Examined]:
+    """Mark images whose bytes stand twice: the later one of a split, the earlier of two splits.
+
+    Of an image in two splits the one in test is kept before val before train, so that skipping a
+    leak leaves the evaluation as it is published.
+    """
+    kept: dict[str, Examined] = {}
+    for image in sorted(images, key=lambda image: -SPLITS.index(image.split)):
+        if image.digest:
+            kept.setdefault(image.digest, image)
+    for image in images:
+        first = kept.get(image.digest, image)
+        if first is image:
+            yield image
+        elif first.split == image.split:
+            reason = f"same bytes as {first.entry.path} ({first.entry.source})"
+            yield Examined(image.split, image.entry, image.digest, "duplicate", reason)
+        else:
+            reason = f"same bytes as {first.entry.path} in {first.split} ({first.entry.source})"
+            yield Examined(image.split, image.entry, image.digest, "leaked", reason)
+
+
+def _report(images: list[Examined], most: int = 100) -> list[str]:
+    """Lines of problems by kind, at most `most` of each, and what to do about them."""
+    lines = []
+    by_kind: Mapping[str, list[Examined]] = {
+        problem: [image for image in images if image.problem == problem] for problem in PROBLEMS
+    }
+    for problem, found in by_kind.items():
+        lines += [
+            f"{image.split}: {image.entry.path} ({image.entry.source}): {problem}: {image.reason}"
+            for image in found[:most]
+        ]
+        if len(found) > most:
+            lines.append(f"... and {len(found) - most} more {problem}")
+    totals = ", ".join(f"{len(found)} {problem}" for problem, found in by_kind.items() if found)
+    return [*lines, f"{totals}; mend them, or leave them out with data.on_bad_image: skip"]
