@@ -1,0 +1,127 @@
+"""From stored pixels to a model's input, on the device, from draws that a plan made.
+
+Axes as in `minet.batch`: images are (N, C, H, W) with square sides S unless said otherwise.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - torch's own idiom
+
+from minet.batch import IndexArray
+from minet.data.plan import EpochPlan
+
+# Means and deviations of ImageNet-1k's training images, as torchvision's pretrained models use them
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class InputForm:
+    """What a model was trained to see: the side of its input and the normalisation."""
+
+    input_px: int
+    mean: tuple[float, float, float]  # of pixels from 0 to 1
+    std: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Draws:
+    """A batch's slice of an `EpochPlan` on the device; None where the plan draws nothing."""
+
+    flips: Tensor | None = None  # (N,) bool
+    boxes: Tensor | None = None  # (N, 4) float: top, left, height, width in pixels
+    degrees: Tensor | None = None  # (N,) float
+    channels: Tensor | None = None  # (N, 3) int64
+
+    @classmethod
+    def of(cls, plan: EpochPlan, indices: IndexArray, device: torch.device) -> Self:
+        """Take the rows of a plan that belong to a batch's images."""
+        draws = (plan.flips, plan.boxes, plan.degrees, plan.channels)
+        return cls(
+            *(
+                None
+                if draw is None
+                else torch.from_numpy(draw[indices]).to(device, non_blocking=True)
+                for draw in draws
+            )
+        )
+
+
+def to_input(images: Tensor, form: InputForm, draws: Draws | None = None) -> Tensor:
+    """Bring stored images to a model's input, augmented if draws are given.
+
+    (N, C, S, S) uint8 to float (N, C, input, input), normalised, channels-last in memory.
+    """
+    pixels = augment(images.float(), draws or Draws(), form.input_px)
+    mean, std = (torch.tensor(value, device=images.device) for value in (form.mean, form.std))
+    return normalize(pixels, mean, std)
+
+
+def augment(pixels: Tensor, draws: Draws, out_px: int) -> Tensor:
+    """Rotate, crop, flip, resize, shuffle planes: float (N, C, S, S) to (N, C, out, out)."""
+    if draws.degrees is not None:
+        pixels = rotate(pixels, draws.degrees)
+    if draws.boxes is not None or draws.flips is not None or pixels.shape[-1] != out_px:
+        pixels = resample(pixels, draws.boxes, draws.flips, out_px)
+    if draws.channels is not None:
+        pixels = shuffle_channels(pixels, draws.channels)
+    return pixels
+
+
+def resample(pixels: Tensor, boxes: Tensor | None, flips: Tensor | None, out_px: int) -> Tensor:
+    """Cut a box out of each image and resize it, mirrored where `flips` says: (N, C, out, out).
+
+    No boxes: whole images; no flips: none is mirrored.
+    Bilinear with antialiasing, as torchvision's resized_crop(antialias=True) without its rounding:
+    a triangle filter as wide as the scale, one matrix for the rows and one for the columns of each
+    image, so that any boxes take two batched matrix products.
+    """
+    images, planes, height_px, width_px = pixels.shape
+    if boxes is None:
+        boxes = pixels.new_tensor([[0, 0, height_px, width_px]]).expand(images, 4)
+    rows = _filters(boxes[:, 0], boxes[:, 2], height_px, out_px)
+    columns = _filters(boxes[:, 1], boxes[:, 3], width_px, out_px)
+    if flips is not None:
+        columns = torch.where(flips[:, None, None], columns.flip(1), columns)
+    lines = pixels.permute(0, 2, 3, 1).reshape(images, height_px, width_px * planes)
+    lines = rows @ lines  # (N, out, W C)
+    lines = lines.view(images, out_px, width_px, planes).transpose(1, 2)
+    lines = columns @ lines.reshape(images, width_px, out_px * planes)  # (N, out_w, out_h C)
+    return lines.view(images, out_px, out_px, planes).permute(0, 3, 2, 1)
+
+
+def rotate(pixels: Tensor, degrees: Tensor) -> Tensor:
+    """Turn each image counter-clockwise about its centre, bilinear, black where nothing was."""
+    angles = torch.deg2rad(degrees)
+    cosine, sine, zero = angles.cos(), angles.sin(), torch.zeros_like(angles)
+    matrix = torch.stack([cosine, -sine, zero, sine, cosine, zero], dim=1).view(-1, 2, 3)
+    grid = F.affine_grid(matrix, list(pixels.shape), align_corners=False)
+    return F.grid_sample(pixels, grid, align_corners=False)
+
+
+def shuffle_channels(pixels: Tensor, channels: Tensor) -> Tensor:
+    """Reorder the planes of each image: plane channels[n, c] of image n comes to place c."""
+    return pixels[torch.arange(len(pixels), device=pixels.device)[:, None], channels]
+
+
+def normalize(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Bring pixels from 0..255 to mean 0 and deviation 1; `mean`, `std` (C,) are of pixels 0..1."""
+    shift = (mean * 255)[:, None, None]
+    scale = (1 / (std * 255))[:, None, None]
+    return ((pixels - shift) * scale).contiguous(memory_format=torch.channels_last)
+
+
+def _filters(starts: Tensor, lengths: Tensor, in_px: int, out_px: int) -> Tensor:
+    """Weights (N, out, in) of a triangle filter over the interval [start, start + length)."""
+    scale = (lengths / out_px)[:, None, None]
+    places = torch.arange(out_px, device=starts.device)[None, :, None] + 0.5
+    centres = starts[:, None, None] + places * scale
+    pixels = torch.arange(in_px, device=starts.device)[None, None, :] + 0.5
+    weights = (1 - (pixels - centres).abs() / scale.clamp(min=1)).clamp(min=0)
+    first = starts[:, None, None]
+    inside = (pixels > first) & (pixels < first + lengths[:, None, None])
+    weights = weights * inside
+    return weights / weights.sum(dim=-1, keepdim=True)
