@@ -1,0 +1,76 @@
+"""Scoring a trained model: every channel set in one pass over the test split."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from minet.augment import InputForm, to_input
+from minet.batch import Batch, Source
+from minet.channels import CHANNEL_SETS, zero_absent
+from minet.data.plan import whole_order
+from minet.scores import Labels, Probabilities, worst_mistakes
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says of a split, in the split's order."""
+
+    labels: Labels  # (N,)
+    probabilities: dict[str, Probabilities]  # channel set -> (N, K)
+    mistakes: NDArray[np.int64]  # (M,) places of the worst mistakes on RGB, the worst first
+    pictures: NDArray[np.uint8]  # (M, H, W, 3) their pixels as stored
+
+
+@torch.inference_mode()
+def predict(
+    model: nn.Module,
+    source: Source,
+    form: InputForm,
+    device: torch.device,
+    *,
+    mistakes: int,
+    progress: Callable[[Iterator[Batch], int], Iterable[Batch]],
+) -> Predictions:
+    """Run a model over a split once, with each set of `CHANNEL_SETS` in turn on every batch."""
+    model = model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    labels: list[Labels] = []
+    outputs: dict[str, list[Probabilities]] = {name: [] for name in CHANNEL_SETS}
+    gallery = _Gallery(mistakes)
+    for batch in progress(source.batches(whole_order(source.count)), source.count):
+        images = batch.images.to(device)
+        for name, found in outputs.items():
+            logits = model(to_input(zero_absent(images, name), form))
+            found.append(logits.double().softmax(dim=1).cpu().numpy())
+        labels.append(batch.labels.numpy())
+        gallery.add(batch, outputs["RGB"][-1])
+    all_labels = np.concatenate(labels)
+    probabilities = {name: np.concatenate(found) for name, found in outputs.items()}
+    places = worst_mistakes(all_labels, probabilities["RGB"], mistakes)
+    return Predictions(all_labels, probabilities, places, gallery.pictures(places))
+
+
+class _Gallery:
+    """Pixels of the worst mistakes so far; memory does not grow with the split."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._found: list[tuple[float, int, NDArray[np.uint8]]] = []
+        self._side_px = 1
+
+    def add(self, batch: Batch, probabilities: Probabilities) -> None:
+        pixels: Tensor = batch.images.permute(0, 2, 3, 1)
+        self._side_px = pixels.shape[1]
+        for place in worst_mistakes(batch.labels.numpy(), probabilities, self._most):
+            confidence = float(probabilities[place].max())
+            picture = pixels[int(place)].cpu().numpy().copy()
+            self._found.append((-confidence, int(batch.indices[place]), picture))
+        self._found = sorted(self._found, key=lambda found: found[:2])[: self._most]
+
+    def pictures(self, places: NDArray[np.int64]) -> NDArray[np.uint8]:
+        pixels = {place: picture for _, place, picture in self._found}
+        shape = (len(places), self._side_px, self._side_px, 3)
+        return np.array([pixels[int(place)] for place in places], np.uint8).reshape(shape)
