@@ -1,0 +1,27 @@
+"""Count what the model costs: parameters, multiply-adds, memory, depth."""
+
+import torch
+
+from minet.checkpoint import make_model
+from minet.cost import count_costs, counts_disagree
+from minet.results import read_csv, write_json
+from minet.settings import CostRunSettings, read_settings
+from stages.cli import parse_paths, run
+
+
+def main() -> None:
+    """Count one forward pass and say what was not counted."""
+    args = parse_paths(__doc__, "settings", "classes", "metrics")
+    settings = read_settings(args.settings, CostRunSettings)
+    torch.manual_seed(0)
+    model = make_model(settings.builder, len(read_csv(args.classes)), settings.arguments)
+    record = count_costs(model, channels=3, side_px=settings.input_px)
+    write_json(args.metrics, record)
+    print(f"{settings.model}: {record['parameters']:,} parameters, {record['macs']:,} MACs")
+    print(f"not counted: {record['uncounted'] or 'nothing'}")
+    if counts_disagree(record):
+        print(f"warning: torch counts {record['flops'] // 2:,} MACs; one of the two is blind")
+
+
+if __name__ == "__main__":
+    run(main)

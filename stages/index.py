@@ -1,0 +1,62 @@
+"""Find every image of the lists, check it, and write one CSV per split."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minet.data.images import decode, prepare
+from minet.data.index import Examined, Index, index_images
+from minet.figures import gallery
+from minet.results import write_csv, write_json
+from minet.settings import DataSettings, read_settings
+from stages.cli import bar, parse_paths, run, workers
+
+_SHOWN_CLASSES, _SHOWN_EACH, _SHOWN_PX = 10, 6, 112
+
+
+def main() -> None:
+    """Write the index, what was left out, the counts and a picture of the data."""
+    args = parse_paths(__doc__, "settings", "out", "metrics", "picture")
+    settings = read_settings(args.settings, DataSettings)
+    index = index_images(settings, workers(), lambda items, n: bar(items, n, "index"))
+    for split, images in index.images.items():
+        rows = [(image.entry.path, image.entry.label, image.digest) for image in images]
+        write_csv(args.out / f"{split}.csv", ("path", "label", "sha256"), rows)
+    write_csv(args.out / "classes.csv", ("label", "name"), enumerate(index.classes))
+    skipped = [(i.split, i.entry.path, i.problem, i.reason) for i in index.skipped]
+    write_csv(args.out / "skipped.csv", ("split", "path", "problem", "reason"), skipped)
+    write_json(args.metrics, index.counts())
+    _draw_examples(index, Path(settings.root), args.picture)
+    for split, images in index.images.items():
+        print(f"{split}: {len(images)} images")
+    if skipped:
+        print(f"left out: {len(skipped)} images, named in {args.out / 'skipped.csv'}")
+
+
+def _draw_examples(index: Index, root: Path, path: Path) -> None:
+    """Draw the first images of the first classes of train, a column a class."""
+    classes = index.classes[:_SHOWN_CLASSES]
+    by_class: list[list[Examined]] = [[] for _ in index.classes]
+    for image in index.images["train"]:
+        by_class[image.entry.label].append(image)
+    pictures, captions = [], []
+    for row in range(_SHOWN_EACH):
+        for label, name in enumerate(classes):
+            shown = by_class[label][row : row + 1]
+            pictures.append(_thumbnail(root / shown[0].entry.path) if shown else _blank())
+            captions.append(name if row == 0 else "")
+    title = f"train: {len(classes)} of {len(index.classes)} classes, a column each"
+    gallery(np.stack(pictures), captions, path, title=title, columns=len(classes))
+
+
+def _thumbnail(path: Path) -> NDArray[np.uint8]:
+    return prepare(decode(path.read_bytes()), _SHOWN_PX, _SHOWN_PX)
+
+
+def _blank() -> NDArray[np.uint8]:
+    return np.full((_SHOWN_PX, _SHOWN_PX, 3), 255, np.uint8)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,33 @@
+"""Write the synthetic data set: JPEGs and their list files, shaped like mini-ImageNet."""
+
+from functools import partial
+
+from minet.data.parallel import ordered_map
+from minet.data.sample import SampleImage, draw_jpeg, sample_images
+from minet.results import whole_folder
+from minet.settings import SPLITS, SampleSettings, read_settings
+from stages.cli import bar, parse_paths, run, workers
+
+
+def main() -> None:
+    """Draw every image and write the folder, whole or not at all."""
+    args = parse_paths(__doc__, "settings", "out")
+    settings = read_settings(args.settings, SampleSettings)
+    images = list(sample_images(settings))
+    with whole_folder(args.out) as folder:
+        for folder_name in {image.path.rpartition("/")[0] for image in images}:
+            (folder / folder_name).mkdir(parents=True)
+        drawn = ordered_map(partial(_draw, seed=settings.seed), images, workers())
+        for image, data in bar(drawn, len(images), "sample"):
+            (folder / image.path).write_bytes(data)
+        for split in SPLITS:
+            lines = [f"{image.path} {image.label}\n" for image in images if image.split == split]
+            (folder / f"{split}.txt").write_text("".join(lines), encoding="utf-8")
+
+
+def _draw(image: SampleImage, seed: int) -> tuple[SampleImage, bytes]:
+    return image, draw_jpeg(image, seed)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,245 @@
+"""The main job with the real DVC, on a tiny sample: real files, real processes, real kills."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from closure import ROOT
+
+TINY = {
+    "model": "rrdb",
+    "sample": {"classes": 4, "train": 48, "val": 12, "test": 12, "seed": 1},
+    "train": {"epochs": 3, "batch_size": 4, "input_px": 32, "save_every_s": 0.001},
+    "evaluate": {"batch_size": 8},
+    "cost": {"input_px": 64},
+}
+COMPARED = (
+    "data/index/train.csv",
+    "data/beton/train.beton",
+    "data/beton/val.beton",
+    "data/beton/test.beton",
+    "data/beton/train.json",
+    "checkpoints/model.safetensors",
+    "plots/history.csv",
+    "plots/predictions.csv",
+    "plots/curves.png",
+    "metrics/data.json",
+    "metrics/train.json",
+    "metrics/test.json",
+    "metrics/channels.json",
+    "metrics/cost.json",
+)
+
+
+class Project:
+    """A copy of this tree under git and DVC of its own, with a tiny sample."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        shutil.copytree(ROOT, folder, ignore=_not_in_git())
+        path = folder / "params.yaml"
+        raw = yaml.safe_load(path.read_text())
+        for key, value in TINY.items():
+            raw[key] = raw[key] | value if isinstance(value, dict) else value
+        path.write_text(yaml.safe_dump(raw, sort_keys=False))
+        (folder / "dvc.lock").unlink(missing_ok=True)
+        for command in (
+            "git init -q -b main",
+            "git config user.name test",
+            "git config user.email test@localhost",
+            "git add -A",
+            "git commit -q -m tiny",
+        ):
+            self.run(command)
+
+    def run(self, command: str, *, code: int = 0, **environment: str) -> str:
+        """Run a command, assert its exit code, return what it said on both streams."""
+        done = subprocess.run(
+            command, shell=True, cwd=self.folder, env=_environment(environment), text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=500, check=False,
+        )  # fmt: skip
+        assert done.returncode == code, f"{command} exited with {done.returncode}\n{done.stdout}"
+        return done.stdout
+
+    def start(self, command: str, **environment: str) -> subprocess.Popen[bytes]:
+        """Start a command in a process group of its own, so that all of it can be killed."""
+        return subprocess.Popen(
+            f"exec {command}", shell=True, cwd=self.folder, env=_environment(environment),
+            start_new_session=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def digests(self) -> dict[str, str]:
+        return {name: _digest(self.folder / name) for name in COMPARED}
+
+    def record(self, name: str) -> dict:
+        return json.loads((self.folder / "metrics" / f"{name}.json").read_text())
+
+    def partials(self) -> list[Path]:
+        return [path for path in self.folder.rglob("*.partial") if ".dvc" not in path.parts]
+
+
+def _not_in_git() -> Callable[[str, list[str]], list[str]]:
+    """Give copytree's filter: only files that git tracks or could track."""
+    command = ["git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n")
+    kept = {ROOT / name for name in listed if name}
+    kept |= {parent for path in kept for parent in path.parents}
+    return lambda folder, names: [name for name in names if Path(folder, name) not in kept]
+
+
+def _environment(changes: dict[str, str]) -> dict[str, str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1", **changes}
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def ran(output: str) -> list[str]:
+    """Stages that DVC said it ran."""
+    return re.findall(r"Running stage '([\w@]+)'", output)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Give a project whose pipeline has run once, from nothing, with one worker."""
+    made = Project(tmp_path_factory.mktemp("first") / "minet")
+    output = made.run("dvc repro", MINET_WORKERS="1")
+    assert ran(output) == [
+        *("resolve", "sample", "index", "beton@train", "beton@val", "beton@test"),
+        *("train", "evaluate", "cost", "plots"),
+    ]
+    made.run("git add -A && git commit -q -m results")
+    return made
+
+
+def test_the_pipeline_leaves_what_the_design_promises(project: Project) -> None:
+    test = project.record("test")
+    assert {"accuracy", "accuracy_low", "accuracy_high", "top5", "loss", "count"} <= test.keys()
+    assert {"precision", "recall", "f1", "macro_precision", "macro_recall", "macro_f1"} <= set(test)
+    assert test["accuracy_low"] <= test["accuracy"] <= test["accuracy_high"]
+    assert test["count"] == 12
+    assert list(project.record("channels")) == ["RGB", "RG", "GB", "RB", "R", "G", "B"]
+    assert project.record("channels")["RGB"]["accuracy"] == test["accuracy"]
+    cost = {"parameters", "macs", "flops", "parameter_mb", "activation_mb", "depth", "uncounted"}
+    assert cost <= project.record("cost").keys()
+    assert project.record("data")["train"]["images"] == 48
+    assert project.record("speed")["train_images_per_s"] > 0
+    card = json.loads((project.folder / "checkpoints/model.json").read_text())
+    assert card["model"] == "rrdb"
+    assert len(card["classes"]) == 4
+    assert not project.partials()
+    assert not list((project.folder / ".resume").iterdir()), "a state outlived its run"
+
+
+def test_plots_load_in_dvc(project: Project) -> None:
+    """Every plot of dvc.yaml is found; rows of the confusion are true classes."""
+    plots = json.loads(project.run("dvc plots show --json 2>/dev/null"))
+    assert not plots.get("errors")
+    names = {name.rpartition("::")[2] for name in plots["data"]}
+    assert {"Loss", "Accuracy", "Confusion", "Channels", "Recall by class"} <= names
+    pictures = ("samples", "curves", "confusion", "channels", "mistakes")
+    assert {f"plots/{name}.png" for name in pictures} <= names
+
+
+def test_a_second_run_does_nothing_and_is_quick(project: Project) -> None:
+    started = time.monotonic()
+    output = project.run("dvc repro")
+    assert ran(output) == []
+    assert "up to date" in output
+    assert time.monotonic() - started < 10
+
+
+def test_another_model_runs_only_what_depends_on_it_and_comes_back_from_the_cache(
+    project: Project,
+) -> None:
+    before = project.digests()
+    output = project.run("dvc exp run -S model=cnn3")
+    assert ran(output) == ["resolve", "train", "evaluate", "cost", "plots"]
+    diff = json.loads(project.run("dvc metrics diff --json"))
+    parameters = diff["metrics/cost.json"]["parameters"]
+    assert parameters["old"] != parameters["new"]
+    assert "metrics/test.json" in diff
+    diff = project.run("git diff --unified=0 params.yaml")
+    assert re.findall(r"^[-+]\w.*", diff, re.MULTILINE) == ["-model: rrdb", "+model: cnn3"]
+    output = project.run("dvc exp run -S model=rrdb")
+    assert "Stage 'train' is cached" in output
+    assert "train" not in ran(output)
+    assert project.digests() == before
+    project.run("git checkout -q . && dvc checkout -q")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("model=rrbd", "model is 'rrbd'; did you mean rrdb?"),
+        ("train.epochs=-1", "train.epochs is -1; input should be greater than or equal to 1"),
+        ("models.rrdb.growth=wide", "models.rrdb.growth is 'wide'; input should be a valid int"),
+        ("models.rrdb.growth=0", "models.rrdb: growth is 0; must be at least 1"),
+        ("models.cnn3.channels=1 -S model=cnn3", "does not take images of 3 planes of 32 px"),
+        ("data.root=data/typo", "data.root is 'data/typo'; no such folder"),
+        ("data.val=value.txt", "data.val is 'value.txt'; no such file or folder in data/sample"),
+        ("+models.rrdb.depth=3", "models.rrdb.depth is not a setting; allowed: growth"),
+    ],
+)
+def test_a_mistake_is_named_and_costs_nothing(project: Project, change: str, message: str) -> None:
+    outputs = [path for name in ("data", "checkpoints", "plots", "metrics")
+               for path in (project.folder / name).rglob("*") if path.is_file()]  # fmt: skip
+    before = {path: _digest(path) for path in outputs}
+    output = project.run(f"dvc exp run -S {change}", code=255)
+    assert message in output
+    assert "Traceback" not in output
+    assert {path: _digest(path) for path in before} == before
+    # git compares the time and the length before the text; a new time makes it look
+    project.run("touch params.yaml && git checkout -q params.yaml")
+    assert ran(project.run("dvc repro")) == []
+
+
+def test_from_scratch_with_two_workers_and_killed_it_ends_with_the_same_bytes(
+    project: Project, tmp_path: Path
+) -> None:
+    """DVC and the training die by SIGKILL within an epoch; the next repro goes on from there."""
+    other = Project(tmp_path / "minet")
+    process = other.start("dvc repro", MINET_WORKERS="2")
+    states: set[int] = set()
+    deadline = time.monotonic() + 300
+    while len(states) < 6 and time.monotonic() < deadline:
+        assert process.poll() is None, "the run ended before it could be killed"
+        found = list(other.folder.glob(".resume/*/state.pt"))
+        states |= {path.stat().st_mtime_ns for path in found if path.exists()}
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    output = other.run("dvc repro", MINET_WORKERS="2")
+    assert ran(output)[0] == "train", "what had ended before the kill was done again"
+    resumed = re.search(r"resumed at epoch (\d), step (\d+)", output)
+    assert resumed, output
+    assert 0 < int(resumed[1]) * 12 + int(resumed[2]) < 36
+    assert other.digests() == project.digests()
+    assert not other.partials()
+    assert not list((other.folder / ".resume").iterdir())
+
+
+@pytest.mark.slow
+def test_queued_experiments_run_in_their_own_folders(project: Project) -> None:
+    project.run("dvc exp run --queue -S 'model=rrdb,cnn3'")
+    project.run("dvc queue start -j 1")
+    deadline = time.monotonic() + 400
+    while time.monotonic() < deadline:
+        status = project.run("dvc queue status")
+        if not re.search(r"Running|Queued", status):
+            break
+        time.sleep(2)
+    assert len(re.findall("Success", status)) == 2, status

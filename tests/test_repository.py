@@ -1,0 +1,194 @@
+"""Rules of the tree itself: layers, dependencies of stages, settings, README."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from closure import ROOT, closure, imports
+from dvc.repo import Repo
+from dvc.utils.serialize import modify_yaml
+
+from minet.models import MODELS
+from minet.params import read_params
+
+LAYERS = {
+    0: ("batch", "errors", "params", "results", "seeding", "settings"),
+    1: ("data/images", "data/lists", "data/parallel", "data/plan", "data/sample", "augment",
+        "blocks", "channels", "cost", "optim", "scores"),
+    2: ("data/beton", "data/index", "data/loader"),
+    3: tuple(f"models/{name}" for name in MODELS),
+    4: ("models/__init__",),
+    5: ("checkpoint", "evaluation", "figures", "training"),
+}  # fmt: skip
+LAYER_OF = {Path("minet", f"{name}.py"): layer for layer, names in LAYERS.items() for name in names}
+STAGES = ("sample", "resolve", "index", "beton", "train", "evaluate", "cost", "plots")
+TABLE = Path("minet/models/__init__.py")
+
+
+def sources(*folders: str) -> list[Path]:
+    """Python files below folders of the tree."""
+    found = (path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+    return sorted(path.relative_to(ROOT) for path in found)
+
+
+def is_docstring_only(file: Path) -> bool:
+    """Whether a file holds nothing that runs."""
+    return file.name == "__init__.py" and file != TABLE
+
+
+def layer(file: Path) -> int:
+    """Layer of a file; the faces are 6."""
+    return 6 if file.parts[0] == "stages" else LAYER_OF[file]
+
+
+def test_every_module_has_a_layer_and_imports_point_down() -> None:
+    wrong = []
+    for file in sources("minet", "stages"):
+        if not is_docstring_only(file):
+            targets = [target for target in imports(file) if not is_docstring_only(target)]
+            wrong += [f"{file} imports {t}" for t in targets if layer(t) > layer(file)]
+    assert not wrong
+
+
+def test_no_import_cycle() -> None:
+    for file in sources("minet", "stages"):
+        beyond = set().union(*(closure(target) for target in imports(file) - {file}))
+        assert file not in beyond or is_docstring_only(file), f"{file} imports itself"
+
+
+@pytest.mark.parametrize(
+    ("library", "allowed"),
+    [
+        ("ffcv", {"minet/data/beton.py", "minet/data/loader.py"}),
+        ("matplotlib", {"minet/figures.py"}),
+        ("yaml", {"minet/params.py"}),
+    ],
+)
+def test_a_library_is_known_in_one_place(library: str, allowed: set[str]) -> None:
+    pattern = re.compile(rf"^\s*(import|from) {library}\b", re.MULTILINE)
+    users = {str(file) for file in sources("minet", "stages") if pattern.search(read(file))}
+    assert users == allowed
+
+
+def test_init_files_hold_a_docstring_only() -> None:
+    for file in sources("minet", "stages"):
+        if is_docstring_only(file):
+            assert re.fullmatch(r'"""[^"]*"""\n', read(file)), file
+
+
+def read(file: Path) -> str:
+    """Text of a file of the tree."""
+    return (ROOT / file).read_text()
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> dict[str, Any]:
+    """Give dvc.yaml as plain data."""
+    return yaml.safe_load(read(Path("dvc.yaml")))["stages"]
+
+
+def code_deps(pipeline: dict[str, Any], stage: str, model: str) -> set[Path]:
+    """Files of code that a stage names as dependencies, folders opened, for one model."""
+    found = set()
+    for dep in pipeline[stage]["deps"]:
+        path = Path(dep.replace("${model}", model))
+        if path.parts[0] in ("minet", "stages"):
+            files = (ROOT / path).rglob("*.py") if (ROOT / path).is_dir() else [ROOT / path]
+            found |= {file.relative_to(ROOT) for file in files}
+    return found
+
+
+def loaded(stage: str, model: str) -> set[Path]:
+    """Files of code that a stage loads, docstrings left out.
+
+    A run gets its builder's name from its settings and imports that file alone; the table itself
+    matters to `resolve`, which reads it.
+    """
+    files = closure(Path("stages", f"{stage}.py"))
+    if stage in ("train", "evaluate", "cost"):
+        files |= closure(Path("minet/models", f"{model}.py")) - {TABLE}
+    if stage == "resolve":
+        files |= set().union(*(closure(Path("minet/models", f"{name}.py")) for name in MODELS))
+    return {file for file in files if not is_docstring_only(file)}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_the_code_it_loads_and_on_no_other(pipeline, stage: str) -> None:
+    """What every model may share (blocks) is named though one model may not use it."""
+    for model in MODELS:
+        missing = loaded(stage, model) - code_deps(pipeline, stage, model)
+        assert not missing, f"{stage} with {model} loads what dvc.yaml does not name"
+    used = set().union(*(loaded(stage, model) for model in MODELS))
+    named = set().union(*(code_deps(pipeline, stage, model) for model in MODELS))
+    assert named == used, "dvc.yaml names what no model's run loads"
+
+
+def test_stages_are_those_of_dvc_yaml(pipeline) -> None:
+    assert set(pipeline) == set(STAGES)
+    for name, stage in pipeline.items():
+        assert stage["cmd"].split()[:3] == ["python", "-m", f"stages.{name}"]
+
+
+def test_only_resolve_reads_params_yaml(pipeline) -> None:
+    """Each other stage depends on its resolved settings alone."""
+    readers = {name for name, stage in pipeline.items() if "params" in stage}
+    assert readers == {"resolve"}
+    for name, stage in pipeline.items():
+        settings = [dep for dep in stage["deps"] if dep.startswith("data/settings/")]
+        expected = [] if name in ("resolve", "plots") else [f"data/settings/{name}.json"]
+        assert settings == expected, name
+
+
+def test_paths_in_a_command_are_its_dependencies_and_outputs() -> None:
+    """DVC's own view, templates filled in: nothing is read or written behind its back."""
+    with Repo(ROOT) as repo:
+        for stage in repo.index.stages:
+            known = {str(out) for out in (*stage.deps, *stage.outs)}
+            given = {word for word in stage.cmd.split() if "/" in word or "." in word}
+            files = {word for word in given if not word.startswith("stages.")}
+            for file in files - known:
+                inside = [path for path in known if path.startswith(f"{file}/")]
+                # resolve is told where the sample will be; it reads nothing of it
+                told = stage.name == "resolve" and file in ("params.yaml", "data/sample")
+                assert inside or told, f"{stage.addressing}: {file}"
+
+
+def test_set_parameter_changes_one_line_of_params_yaml(tmp_path: Path) -> None:
+    """params.yaml is in the style that `-S` writes; otherwise the first -S makes a noisy diff."""
+    before = read(Path("params.yaml"))
+    path = tmp_path / "params.yaml"
+    path.write_text(before)
+    with modify_yaml(path) as params:
+        params["model"] = "rrdb"
+        params["train"]["lr"] = 0.00001
+    after = path.read_text()
+    pairs = zip(before.splitlines(), after.splitlines(), strict=True)
+    changed = [new for old, new in pairs if old != new]
+    assert changed == ["model: rrdb", "  lr: 1e-05"]
+    assert read_params(path, MODELS).train.lr == 1e-5
+
+
+def test_readme_paths_and_commands_exist(pipeline) -> None:
+    text = read(Path("README.md"))
+    assert len(text.splitlines()) < 150
+    makefile = read(Path("Makefile"))
+    for target in re.findall(r"\bmake ([a-z][a-z-]*)", text):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"make {target}"
+    outs = [out for stage in pipeline.values() for out in stage.get("outs", [])]
+    made = {out for out in outs if isinstance(out, str)}
+    for path in re.findall(r"`((?:minet|stages|tests|metrics|plots)/[\w./]+)`", text):
+        known = (ROOT / path).exists() or path in made or path == "minet/models/mynet.py"
+        assert known, path
+    for name in re.findall(r"-S '?model=([\w,]+)", text):
+        assert set(name.split(",")) <= {*MODELS, "mynet", "rrbd"}, name
+
+
+def test_readme_tree_names_every_module() -> None:
+    """The annotated tree of the README misses no file of minet/ and stages/."""
+    text = read(Path("README.md"))
+    files = [file for file in sources("minet", "stages") if not is_docstring_only(file)]
+    named = [f for f in files if f.parent != Path("minet/models") and f.parts[0] != "stages"]
+    missing = [file for file in named if file.name not in text and file != TABLE]
+    assert not missing
