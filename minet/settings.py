@@ -3,10 +3,10 @@
 import difflib
 import json
 from collections.abc import Collection, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from minet.errors import InputError
 from minet.results import read_json
@@ -17,6 +17,16 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
 Pixels = Annotated[int, Field(ge=8, le=4096)]
+
+
+def _below_root(place: str) -> str:
+    path = PurePosixPath(place)
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError("must be a path below data.root")
+    return place
+
+
+Below = Annotated[str, Field(min_length=1), AfterValidator(_below_root)]
 
 
 class Settings(BaseModel):
@@ -49,9 +59,9 @@ class DataSettings(Settings):
 
     root: Annotated[str, Field(min_length=1)]
     layout: Literal["lists", "csv", "folders"]
-    train: Annotated[str, Field(min_length=1)]
-    val: Annotated[str, Field(min_length=1)]
-    test: Annotated[str, Field(min_length=1)]
+    train: Below
+    val: Below
+    test: Below
     on_bad_image: Literal["error", "skip"]
 
 

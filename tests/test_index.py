@@ -291,9 +291,11 @@ def test_a_missing_split_folder_is_named_with_the_layout(folders: Path) -> None:
         index_of(folders, **(FOLDERS | {"val": "v"}))
 
 
-def test_an_absolute_split_folder_is_an_input_error(folders: Path) -> None:
-    with pytest.raises(InputError, match=r"absolute; layout folders takes a folder below data.ro"):
-        index_of(folders, **(FOLDERS | {"val": str(folders / "val")}))
+def test_a_class_folder_without_images_is_named(folders: Path) -> None:
+    """Also the last one, without which the labels would look complete."""
+    (folders / "train" / "zebra").mkdir()
+    with pytest.raises(InputError, match=r"^train/zebra: a class without images$"):
+        index_of(folders, **FOLDERS)
 
 
 # --- the command -----------------------------------------------------------------------------

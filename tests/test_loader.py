@@ -1,6 +1,8 @@
 """Reading betons: any order, whole, the same bytes for any number of threads, never a hang."""
 
 import hashlib
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -309,3 +311,14 @@ def test_two_splits_are_read_in_turns(path: Path, two_threads: BetonLoader, tmp_
     seen += [batch.labels for batch in train]
     assert val.tolist() == [100, 101, 102, 103, 104]
     assert torch.cat(seen).tolist() == [100 + number for number in range(COUNT)]
+
+
+def test_importing_the_loader_leaves_torchs_threads_as_they_are(root: Path) -> None:
+    """FFCV's import sets them to 1; training would take half as long again."""
+    code = (
+        "import torch; torch.set_num_threads(2); import minet.data.loader; "
+        "print(torch.get_num_threads())"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "2", done.stdout

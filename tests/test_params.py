@@ -92,6 +92,11 @@ def test_committed_params_are_valid(root: Path) -> None:
         ),
         ({"sample.val": 3}, "sample: val must hold at least one image for each class"),
         ({"data.layout": "list"}, "data.layout is 'list'; input should be 'lists', 'csv' or"),
+        ({"data.val": "/lists/val.txt"}, "data.val is '/lists/val.txt'; must be a path below"),
+        (
+            {"data.test": "../test.txt"},
+            "data.test is '../test.txt'; must be a path below",
+        ),
         ({"models.rrdb": None, "model": "rrdb"}, "models.rrdb is missing; add `rrdb: {}`"),
         ({"models.vgg": {}}, "models.vgg is not a model; allowed: cnn3"),
         (

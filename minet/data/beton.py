@@ -15,6 +15,7 @@ import numpy as np
 from ffcv.fields import IntField, RGBImageField
 from ffcv.memory_allocator import MemoryAllocator
 from ffcv.writer import DatasetWriter, handle_sample
+from PIL import Image
 
 from minet.data.images import Pixels, PixelSums, decode, prepare
 from minet.data.parallel import ordered_map
@@ -49,8 +50,8 @@ def write_beton(
     """
 
     def record(row: Mapping[str, str]) -> Record:
-        data = _read(settings, row)
-        pixels = prepare(decode(data), settings.resize_px, settings.crop_px)
+        image = _read(settings, row)
+        pixels = prepare(image, settings.resize_px, settings.crop_px)
         return Record(pixels, int(row["label"]), PixelSums.of(pixels))
 
     sums = PixelSums()
@@ -120,7 +121,7 @@ class _OrderedWriter:
         self._writer.metadata_sm.unlink()
 
 
-def _read(settings: BetonRunSettings, row: Mapping[str, str]) -> bytes:
+def _read(settings: BetonRunSettings, row: Mapping[str, str]) -> Image.Image:
     path = Path(settings.root) / row["path"]
     try:
         data = path.read_bytes()
@@ -128,4 +129,7 @@ def _read(settings: BetonRunSettings, row: Mapping[str, str]) -> bytes:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     if hashlib.sha256(data).hexdigest() != row["sha256"]:
         raise InputError(f"{path}: changed since it was indexed; run `dvc repro` again")
-    return data
+    try:
+        return decode(data)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error

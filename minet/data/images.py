@@ -51,7 +51,8 @@ def prepare(image: Image.Image, resize_px: int, crop_px: int) -> Pixels:
     """Resize the short side of an RGB image, crop the centre: (crop_px, crop_px, 3) uint8.
 
     The pixels are those of torchvision's Resize(resize_px, antialias) and CenterCrop(crop_px) on a
-    PIL image, within one grey level; only the box that the crop keeps is resized.
+    PIL image, within one grey level at 256 and 224 (two at other values): only the box that the
+    crop keeps is resized.
     """
     width, height = image.size
     new_width, new_height = _resized(width, height, resize_px)

@@ -5,7 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from minet.data.images import decode
 from minet.data.lists import (
@@ -64,7 +64,7 @@ def index_images(settings: DataSettings, workers: int, progress: Progress) -> In
     root = Path(settings.root)
     if not root.is_dir():
         raise InputError(f"data.root: {root} is not a folder")
-    splits = _read_splits(root, settings)
+    splits, classes = _read_splits(root, settings)
     entries = [(split, entry) for split in SPLITS for entry in splits[split]]
     examined = ordered_map(lambda item: _examine(root, *item), entries, workers)
     found = list(_repeated(list(progress(examined, len(entries)))))
@@ -75,11 +75,12 @@ def index_images(settings: DataSettings, workers: int, progress: Progress) -> In
     usable = {split: [image.entry for image in images[split]] for split in SPLITS}
     if left := label_problems(usable):
         raise InputError("without the images that cannot be used:", *left)
-    names = class_names([entry for split in SPLITS for entry in splits[split]])
+    names = classes or class_names([entry for split in SPLITS for entry in splits[split]])
     return Index(images, skipped, names)
 
 
-def _read_splits(root: Path, settings: DataSettings) -> dict[str, list[Entry]]:
+def _read_splits(root: Path, settings: DataSettings) -> tuple[dict[str, list[Entry]], list[str]]:
+    """Read the lists of all splits; class names too where the layout has them."""
     places = {split: str(getattr(settings, split)) for split in SPLITS}
     splits: dict[str, list[Entry]] = {}
     problems: list[str] = []
@@ -93,10 +94,13 @@ def _read_splits(root: Path, settings: DataSettings) -> dict[str, list[Entry]]:
         except InputError as error:
             problems.extend(error.problems)
     if not problems:
-        problems = label_problems(splits)
+        found = {entry.label for entry in splits["train"]}
+        empty = [name for label, name in enumerate(classes) if label not in found]
+        problems = [f"{places['train']}/{name}: a class without images" for name in empty]
+        problems = problems or label_problems(splits)
     if problems:
         raise InputError(*problems)
-    return splits
+    return splits, classes
 
 
 def _read_split(root: Path, place: str, layout: str, classes: list[str]) -> list[Entry]:
@@ -104,8 +108,6 @@ def _read_split(root: Path, place: str, layout: str, classes: list[str]) -> list
     if layout == "folders":
         if not path.is_dir():
             raise InputError(f"{path}: no such folder; layout folders has {place}/<class>/<image>")
-        if PurePosixPath(place).is_absolute():
-            raise InputError(f"{path}: absolute; layout folders takes a folder below data.root")
         return parse_folders(_files(root, path), classes, place)
     try:
         text = path.read_bytes().decode("utf-8-sig")
