@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test test-slow lint lock clean
+.PHONY: help setup repro test lint lock clean
 
 VENV := .venv
 PYTHON ?= python3
@@ -21,11 +21,8 @@ setup: $(VENV)/.ready ## Debian packages and a virtual environment, once (about 
 repro: $(VENV)/.ready ## run the pipeline: images to metrics and plots
 	@dvc repro
 
-test: $(VENV)/.ready lint ## lint, types and the tests that take minutes together
-	@pytest -m "not slow"
-
-test-slow: $(VENV)/.ready ## the long suites
-	@pytest -m slow
+test: $(VENV)/.ready lint ## lint, types and tests: some minutes
+	@pytest
 
 lint: $(VENV)/.ready ## format, lint and types
 	@ruff format --check . && ruff check . && mypy
@@ -38,6 +35,8 @@ clean: ## remove what set-up made
 	@rm -rf $(VENV)
 
 $(VENV)/.ready: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "error: $$($(PYTHON) --version); minet needs Python 3.11 to 3.13 (PYTHON=python3.x make ...)" >&2; exit 1; }
 	@missing=""; \
 	pkg-config --exists opencv4 libturbojpeg 2>/dev/null || missing=yes; \
 	command -v c++ >/dev/null || missing=yes; \
@@ -50,8 +49,6 @@ $(VENV)/.ready: requirements.lock
 	  $$as_root apt-get update -q && $$as_root env DEBIAN_FRONTEND=noninteractive \
 	    apt-get install -q -y --no-install-recommends $(PACKAGES); \
 	fi
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
-	  { echo "error: $$($(PYTHON) --version); minet needs Python 3.11 to 3.13 (PYTHON=python3.x make ...)" >&2; exit 1; }
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(VENV)/bin/pip install -q uv==$(UV_VERSION)
 	@$(VENV)/bin/uv pip install -q --python $(VENV)/bin/python --compile-bytecode --require-hashes \

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own idiom
 
-from minet.batch import IndexArray
-from minet.data.plan import EpochPlan
+from minet.batch import EpochPlan, IndexArray
 
 # Means and deviations of ImageNet-1k's training images, as torchvision's pretrained models use them
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

@@ -36,3 +36,29 @@ class Source(Protocol):
     def batches(self, order: IndexArray) -> Iterator[Batch]:
         """Yield the images at `order` in batches of `batch_size`, the rest in a smaller one."""
         ...
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """Order and draws of one epoch; a row of the draws belongs to an image, not to a place.
+
+    A kind that the settings switch off is None for the whole epoch, so that what a batch goes
+    through never depends on which other images are in it.
+    """
+
+    order: IndexArray  # (N,) images in the order in which they are read
+    flips: NDArray[np.bool_] | None = None  # (N,) mirrored left to right
+    boxes: NDArray[np.float32] | None = None  # (N, 4) top, left, height, width in pixels
+    degrees: NDArray[np.float32] | None = None  # (N,) rotation, counter-clockwise
+    channels: NDArray[np.int64] | None = None  # (N, 3) which plane stands at each place
+
+
+def whole_order(count: int) -> IndexArray:
+    """Order of a split as it is indexed."""
+    return np.arange(count, dtype=np.int64)
+
+
+def split_order(order: IndexArray, batch_size: int) -> Iterator[IndexArray]:
+    """Cut an order into batches; the last one may be smaller."""
+    for first in range(0, len(order), batch_size):
+        yield order[first : first + batch_size]

@@ -3,12 +3,12 @@
 import hashlib
 import json
 import os
-import pkgutil
 import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from minet.building import build_by_name
 from minet.errors import InputError
 from minet.results import read_json, whole_file, write_json
 
@@ -33,7 +34,9 @@ def save_model(weights: Path, card: Path, state: Mapping[str, Tensor], record: A
 def load_model(weights: Path, card: Path) -> tuple[nn.Module, dict[str, Any]]:
     """Build the model that a card describes and load its weights; InputError if they differ."""
     record = read_json(card)
-    model = make_model(record["builder"], len(record["classes"]), record["arguments"])
+    model = build_by_name(
+        record["builder"], num_classes=len(record["classes"]), arguments=record["arguments"]
+    )
     try:
         model.load_state_dict(load_file(weights))
     except (OSError, SafetensorError, RuntimeError) as error:
@@ -41,19 +44,15 @@ def load_model(weights: Path, card: Path) -> tuple[nn.Module, dict[str, Any]]:
     return model, record
 
 
-def make_model(builder: str, num_classes: int, arguments: Mapping[str, Any]) -> nn.Module:
-    """Call a builder named "module:function"."""
-    model: nn.Module = pkgutil.resolve_name(builder)(num_classes=num_classes, **arguments)
-    return model
-
-
 def fingerprint(*parts: object) -> str:
     """Digest of everything that a run's bytes depend on: parts as JSON, torch, the code loaded.
 
-    Call it when all modules that the run uses are imported.
+    Call it when all modules that the run uses are imported. The table of models is left out: the
+    parts name the builder, and a new line in the table must not cost anyone's unfinished run.
     """
     root = Path(__file__).resolve().parent.parent
-    digest = hashlib.sha256(json.dumps([*parts, torch.__version__], sort_keys=True).encode())
+    versions = [torch.__version__, version("torchvision")]
+    digest = hashlib.sha256(json.dumps([*parts, versions], sort_keys=True).encode())
     for file in sorted(_loaded_files(root)):
         digest.update(f"{file.relative_to(root)}\0".encode() + file.read_bytes())
     return digest.hexdigest()[:16]
@@ -112,7 +111,8 @@ def _loaded_files(root: Path) -> Iterator[Path]:
     """Files of this tree's modules that this process has imported."""
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        if file and name.partition(".")[0] in ("minet", "stages", "__main__"):
+        ours = name.partition(".")[0] in ("minet", "stages", "__main__")
+        if file and ours and name != "minet.models":
             path = Path(file).resolve()
             if path.is_relative_to(root):
                 yield path

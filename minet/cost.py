@@ -19,7 +19,7 @@ def count_costs(model: nn.Module, *, channels: int, side_px: int) -> dict[str, A
 
     `macs` are fvcore's multiply-adds of convolutions, linear layers and matrix products; `flops`
     are torch's own count of the same (two a multiply-add); `counted_ops` adds what fvcore counts of
-    norms and pools. Megabytes are 10^6 bytes; activations are what training keeps of one float32
+    norms and pools. Megabytes are 10^6 bytes; activations are what autograd keeps of one float32
     image for the backward pass. `depth` is the longest chain of weighted layers that wait for one
     another. `uncounted` names the operations that fvcore has no rule for, with how often they ran.
     """

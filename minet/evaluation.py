@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from minet.augment import InputForm, to_input
-from minet.batch import Batch, Source
+from minet.batch import Batch, Source, whole_order
 from minet.channels import CHANNEL_SETS, zero_absent
-from minet.data.plan import whole_order
 from minet.scores import Labels, Probabilities, worst_mistakes
 
 

@@ -22,19 +22,18 @@ _MOST_LETTERS = 28  # of a name or a line of a caption: more would reach into it
 _CHANNEL_COLOURS = {"R": "#c23b22", "G": "#3a8a3a", "B": "#2f5fb3"}
 
 
-def curves(history: pd.DataFrame, path: Path) -> None:
+def curves(history: pd.DataFrame, best_epoch: int, path: Path) -> None:
     """Loss and accuracy of training and validation by epoch, the best epoch marked."""
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    best = history["epoch"].iloc[int(history["val_loss"].argmin())]
     for axis, name in zip(axes, ("loss", "accuracy"), strict=True):
         for split, style in (("train", "--"), ("val", "-")):
             axis.plot(history["epoch"], history[f"{split}_{name}"], style, marker=".", label=split)
         axis.set(xlabel="epoch", ylabel="cross-entropy (nats)" if name == "loss" else name)
-        axis.axvline(best, color="grey", linewidth=0.8, linestyle=":")
+        axis.axvline(best_epoch, color="grey", linewidth=0.8, linestyle=":")
         axis.grid(alpha=0.3)
         axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     axes[1].set_ylim(0, 1)
-    axes[0].legend(title="dotted: lowest val loss", title_fontsize="small")
+    axes[0].legend(title="dotted: best epoch", title_fontsize="small")
     _save(figure, path)
 
 

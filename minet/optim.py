@@ -5,7 +5,7 @@ import math
 import torch
 from torch import nn
 
-from minet.settings import TrainSettings
+from minet.settings_train import TrainSettings
 
 
 def build_optimizer(model: nn.Module, recipe: TrainSettings) -> torch.optim.Optimizer:

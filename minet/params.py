@@ -4,13 +4,39 @@ import json
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from minet.errors import InputError
-from minet.settings import Params, TrainSettings, choices, setting_problems
+from minet.settings import Settings, choices, setting_problems
+from minet.settings_data import BetonSettings, DataSettings, SampleSettings
+from minet.settings_score import CostSettings, EvaluateSettings
+from minet.settings_train import TrainSettings
+
+
+class Params(Settings):
+    """params.yaml, whole; a block of `models` holds a builder's arguments and its own `train`."""
+
+    model: str
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    sample: SampleSettings
+    data: DataSettings
+    beton: BetonSettings
+    train: TrainSettings
+    evaluate: EvaluateSettings
+    cost: CostSettings
+    models: dict[str, dict[str, Any]]
+
+    def arguments(self, model: str) -> dict[str, Any]:
+        """Give a model's own arguments, without the recipe."""
+        return own_arguments(self.models[model])
+
+
+def own_arguments(block: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the arguments in a block of `models`, without the recipe."""
+    return {key: value for key, value in block.items() if key != "train"}
 
 
 class _Yaml12(yaml.SafeLoader):
@@ -24,8 +50,8 @@ _Yaml12.add_implicit_resolver(
 )
 
 
-def read_params(path: Path, known_models: Collection[str]) -> Params:
-    """Read params.yaml; InputError lists every problem with key, value and what is allowed."""
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read params.yaml as plain data; InputError if it is no mapping of sections."""
     try:
         raw = yaml.load(path.read_text(encoding="utf-8"), _Yaml12)  # noqa: S506 - a SafeLoader
     except FileNotFoundError as error:
@@ -34,14 +60,18 @@ def read_params(path: Path, known_models: Collection[str]) -> Params:
         raise InputError(f"{path}: not readable as YAML: {error}") from error
     if not isinstance(raw, dict):
         raise InputError(f"{path}: must be a mapping of sections, not {raw!r}")
-    problems = _model_problems(raw, known_models)
+    return raw
+
+
+def check_params(
+    raw: Mapping[str, Any], known_models: Collection[str]
+) -> tuple[Params | None, list[str]]:
+    """Check all sections; say every problem with its key, its value and what is allowed."""
     try:
         params = Params.model_validate_json(json.dumps(raw, default=str))
     except ValidationError as error:
-        problems = setting_problems(error, Params) + problems
-    if problems:
-        raise InputError(*(f"{path}: {problem}" for problem in problems))
-    return params
+        return None, setting_problems(error, Params) + _model_problems(raw, known_models)
+    return params, _model_problems(raw, known_models)
 
 
 def recipe(params: Params, model: str) -> TrainSettings:
@@ -67,7 +97,7 @@ def _model_problems(raw: Mapping[str, Any], known_models: Collection[str]) -> li
         problems.append(f"models.{model} is missing; add `{model}: {{}}` under models")
     for name, block in blocks.items():
         if isinstance(block, dict) and "train" in block:
-            problems += _recipe_problems(f"{name}", raw.get("train"), block["train"])
+            problems += _recipe_problems(str(name), raw.get("train"), block["train"])
     return problems
 
 

@@ -34,7 +34,11 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `path` that takes its place on success; see `whole_file`."""
+    """Yield an empty folder beside `path` that takes its place on success, an error removes it.
+
+    Its files are not put on the disk one by one as `whole_file` does: after a power cut DVC finds
+    other sizes than it noted and makes the folder anew.
+    """
     partial = path.with_name(path.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

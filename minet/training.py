@@ -1,23 +1,22 @@
 """The training loop: a model, two sources of batches, a recipe; resumable at any step."""
 
+import copy
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own idiom
 
 from minet.augment import Draws, InputForm, to_input
-from minet.batch import Batch, Source
-from minet.checkpoint import ResumeStore
-from minet.data.plan import EpochPlan, whole_order
+from minet.batch import Batch, EpochPlan, Source, whole_order
 from minet.errors import InputError
 from minet.optim import build_optimizer, learning_rate
 from minet.seeding import Stream, torch_seed
-from minet.settings import RunSettings
+from minet.settings_train import RunSettings
 
 _CHECK_EVERY_STEPS = 50  # a look at the losses waits for the device; a bad one is named afterwards
 
@@ -32,6 +31,22 @@ class EpochRecord:
     val_loss: float
     val_accuracy: float
     lr: float
+
+
+class Store(Protocol):
+    """Where a run's state is kept; `minet.checkpoint.ResumeStore` is one."""
+
+    def load(self, device: torch.device) -> dict[str, Any] | None:
+        """Give the last state saved, or None."""
+        ...
+
+    def due(self) -> bool:
+        """Whether it is time for another save."""
+        ...
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Put a state in the place of the last one."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -67,6 +82,8 @@ class Trainer:
         self.hits = torch.zeros((), dtype=torch.int64, device=device)
         self.history: list[EpochRecord] = []
         self.seconds: list[float] = []
+        self.elapsed_s = 0.0  # of the running epoch when it was last saved
+        self._clock_s = 0.0
         self.best_weights: dict[str, Tensor] = {}
         self.best_epoch = 0
 
@@ -74,6 +91,7 @@ class Trainer:
         """Give all that the rest of the run depends on, for `resume`."""
         plain = ("epoch", "step", "losses", "hits", "seconds", "best_weights", "best_epoch")
         return {name: getattr(self, name) for name in plain} | {
+            "elapsed_s": time.perf_counter() - self._clock_s if self.step else 0.0,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "history": [asdict(record) for record in self.history],
@@ -86,6 +104,15 @@ class Trainer:
         self.history = [EpochRecord(**record) for record in state.pop("history")]
         for name, value in state.items():
             setattr(self, name, value)
+
+    def begin_epoch(self, steps: int) -> None:
+        """Open the books of an epoch, or those of its rest after a resume."""
+        self._clock_s = time.perf_counter() - self.elapsed_s
+        self.elapsed_s = 0.0
+        if self.step == 0:
+            self.losses = torch.zeros(steps, device=self.device)
+            self.hits = torch.zeros_like(self.hits)
+        self.model.train()
 
     def train_step(self, batch: Batch, plan: EpochPlan, lr: float) -> None:
         """Make one step of the optimizer; adds to `losses` and `hits` without waiting for them."""
@@ -114,6 +141,7 @@ class Trainer:
             self.best_weights = {
                 name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()
             }
+        self.seconds.append(time.perf_counter() - self._clock_s)
         self.epoch, self.step = self.epoch + 1, 0
 
     def check_finite(self) -> None:
@@ -141,19 +169,39 @@ class Trainer:
         return one.val_accuracy > other.val_accuracy
 
 
+def check_last_batch(trainer: Trainer, count: int) -> None:
+    """Stop before the first step if an epoch's last batch cannot be trained on.
+
+    Batch norm over a map of one pixel needs more than one image.
+    """
+    batch_size, side_px = trainer.run.train.batch_size, trainer.form.input_px
+    if count % batch_size != 1 and batch_size > 1:
+        return
+    model = copy.deepcopy(trainer.model).to("meta").train()
+    try:
+        model(torch.empty(1, 3, side_px, side_px, device="meta"))
+    except ValueError as error:
+        raise InputError(
+            f"train.batch_size is {batch_size}: the last batch of {count} images holds one, which "
+            f"{trainer.run.model} cannot be trained on at {side_px} px ({error}); choose a size "
+            "that leaves none or several"
+        ) from error
+
+
 def fit(
     trainer: Trainer,
     train: Source,
     val: Source,
     plan: Callable[[int], EpochPlan],
     *,
-    store: ResumeStore,
+    store: Store,
     watcher: Watcher,
 ) -> Outcome:
     """Train for the recipe's epochs, from the last save if there is one.
 
     `plan` gives an epoch's plan from its number. InputError stops a run whose loss is not finite.
     """
+    check_last_batch(trainer, train.count)
     state = store.load(trainer.device)
     if state is not None:
         trainer.resume(state)
@@ -161,12 +209,10 @@ def fit(
         if trainer.history:  # its file may be gone: DVC removes outputs before it runs a stage
             watcher.history(trainer.history)
     while trainer.epoch < trainer.run.train.epochs:
-        started = time.perf_counter()
         lr = _train_epoch(trainer, train, plan(trainer.epoch), store, watcher)
         val_loss, val_accuracy = validate(trainer.model, val, trainer.form, trainer.device)
         trainer.check_validation(val_loss)
         trainer.end_epoch(train.count, val_loss, val_accuracy, lr)
-        trainer.seconds.append(time.perf_counter() - started)
         watcher.history(trainer.history)
         store.save(trainer.state())
     best = trainer.history[trainer.best_epoch]
@@ -190,15 +236,12 @@ def validate(
 
 
 def _train_epoch(
-    trainer: Trainer, source: Source, plan: EpochPlan, store: ResumeStore, watcher: Watcher
+    trainer: Trainer, source: Source, plan: EpochPlan, store: Store, watcher: Watcher
 ) -> float:
     """Train on what is left of an epoch; return the last learning rate."""
     recipe = trainer.run.train
     steps = math.ceil(source.count / source.batch_size)
-    if trainer.step == 0:
-        trainer.losses = torch.zeros(steps, device=trainer.device)
-        trainer.hits = torch.zeros_like(trainer.hits)
-    trainer.model.train()
+    trainer.begin_epoch(steps)
     batches = source.batches(plan.order[trainer.step * source.batch_size :])
     for batch in watcher.steps(batches, trainer.epoch, trainer.step, steps):
         lr = learning_rate(recipe, trainer.epoch + (trainer.step + 0.5) / steps)

@@ -2,7 +2,8 @@
 
 from minet.data.beton import write_beton
 from minet.results import read_csv, write_json
-from minet.settings import BetonRunSettings, read_settings
+from minet.settings import read_settings
+from minet.settings_data import BetonRunSettings
 from stages.cli import bar, parse_paths, run, workers
 
 

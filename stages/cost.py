@@ -2,10 +2,11 @@
 
 import torch
 
-from minet.checkpoint import make_model
+from minet.building import build_by_name
 from minet.cost import count_costs, counts_disagree
 from minet.results import read_csv, write_json
-from minet.settings import CostRunSettings, read_settings
+from minet.settings import read_settings
+from minet.settings_score import CostRunSettings
 from stages.cli import parse_paths, run
 
 
@@ -14,7 +15,11 @@ def main() -> None:
     args = parse_paths(__doc__, "settings", "classes", "metrics")
     settings = read_settings(args.settings, CostRunSettings)
     torch.manual_seed(0)
-    model = make_model(settings.builder, len(read_csv(args.classes)), settings.arguments)
+    model = build_by_name(
+        settings.builder,
+        num_classes=len(read_csv(args.classes)),
+        arguments=settings.arguments,
+    )
     record = count_costs(model, channels=3, side_px=settings.input_px)
     write_json(args.metrics, record)
     print(f"{settings.model}: {record['parameters']:,} parameters, {record['macs']:,} MACs")

@@ -11,7 +11,8 @@ from minet.data.loader import BetonLoader
 from minet.evaluation import Predictions, predict
 from minet.results import read_csv, whole_file, write_csv, write_json
 from minet.scores import accuracy_record, class_rows, score_record
-from minet.settings import EvaluateSettings, read_settings
+from minet.settings import read_settings
+from minet.settings_score import EvaluateSettings
 from stages.cli import bar, parse_paths, run, workers
 
 

@@ -9,7 +9,8 @@ from minet.data.images import decode, prepare
 from minet.data.index import Examined, Index, index_images
 from minet.figures import gallery
 from minet.results import write_csv, write_json
-from minet.settings import DataSettings, read_settings
+from minet.settings import read_settings
+from minet.settings_data import DataSettings
 from stages.cli import bar, parse_paths, run, workers
 
 _SHOWN_CLASSES, _SHOWN_EACH, _SHOWN_PX = 10, 6, 112

@@ -7,18 +7,19 @@ import numpy as np
 import pandas as pd
 
 from minet.figures import channel_bars, confusion, curves, gallery
-from minet.results import read_json
+from minet.results import read_csv, read_json
 from stages.cli import parse_paths, run
 
 
 def main() -> None:
     """Write one PNG a figure into the folder of plots."""
     args = parse_paths(
-        __doc__, *("history", "predictions", "classes", "channels", "mistakes", "out")
+        __doc__, *("train", "history", "predictions", "classes", "channels", "mistakes", "out")
     )
     predictions = pd.read_csv(args.predictions)
-    names = pd.read_csv(args.classes)["name"].astype(str).tolist()
-    curves(pd.read_csv(args.history), args.out / "curves.png")
+    names = [row["name"] for row in read_csv(args.classes)]  # pandas would take "001" for 1
+    best_epoch = read_json(args.train)["best_epoch"]
+    curves(pd.read_csv(args.history), best_epoch, args.out / "curves.png")
     confusion(predictions, names, args.out / "confusion.png")
     channel_bars(read_json(args.channels), len(names), args.out / "channels.png")
     _draw_mistakes(args.mistakes, predictions, names, args.out / "mistakes.png")

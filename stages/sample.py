@@ -5,7 +5,8 @@ from functools import partial
 from minet.data.parallel import ordered_map
 from minet.data.sample import SampleImage, draw_jpeg, sample_images
 from minet.results import whole_folder
-from minet.settings import SPLITS, SampleSettings, read_settings
+from minet.settings import read_settings
+from minet.settings_data import SPLITS, SampleSettings
 from stages.cli import bar, parse_paths, run, workers
 
 

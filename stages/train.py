@@ -11,12 +11,14 @@ import torch
 
 from minet.augment import IMAGENET_MEAN, IMAGENET_STD, InputForm
 from minet.batch import Batch
-from minet.checkpoint import ResumeStore, fingerprint, make_model, save_model
+from minet.building import build_by_name
+from minet.checkpoint import ResumeStore, fingerprint, save_model
 from minet.data.loader import BetonLoader
 from minet.data.plan import plan_epoch
 from minet.results import read_csv, write_csv, write_json
 from minet.seeding import Stream, torch_seed
-from minet.settings import RunSettings, TrainSettings, read_settings
+from minet.settings import read_settings
+from minet.settings_train import RunSettings, TrainSettings
 from minet.training import EpochRecord, Outcome, Trainer, Watcher, fit
 from stages.cli import bar, parse_paths, run, workers
 
@@ -37,12 +39,15 @@ def main() -> None:
     form = _input_form(settings.train, train.record)
     torch.manual_seed(torch_seed(settings.seed, Stream.INITIAL_WEIGHTS))
     trainer = Trainer(
-        make_model(settings.builder, len(classes), settings.arguments), settings, form, device
+        build_by_name(settings.builder, num_classes=len(classes), arguments=settings.arguments),
+        settings,
+        form,
+        device,
     )
     identity = fingerprint(
-        settings.model_dump(),
+        settings.model_dump(exclude={"train": {"save_every_s"}}),
         [train.record, val.record, classes],
-        [device.type, torch.get_num_threads()],
+        [_device_name(device), torch.get_num_threads()],
     )
     folder = Path(os.environ.get("DVC_ROOT", ".")) / ".resume" / identity
     store = ResumeStore(folder, settings.train.save_every_s)
@@ -86,6 +91,10 @@ def _device(recipe: TrainSettings) -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
 def _input_form(recipe: TrainSettings, record: dict[str, Any]) -> InputForm:
     """Normalise by the training split's own statistics, by ImageNet's, or only to 0..1."""
     mean, std = {
@@ -124,10 +133,9 @@ def _metrics(outcome: Outcome) -> dict[str, Any]:
 
 def _speed(outcome: Outcome, count: int, device: torch.device) -> dict[str, Any]:
     """Seconds and images a second, of training with validation; differ from run to run."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     seconds = sorted(outcome.seconds)[len(outcome.seconds) // 2]
     return {
-        "device": name,
+        "device": _device_name(device),
         "threads": torch.get_num_threads(),
         "epoch_s_median": seconds,
         "train_images_per_s": count / seconds,

@@ -10,8 +10,7 @@ import pytest
 import torch
 import yaml
 
-from minet.batch import Batch, IndexArray
-from minet.data.plan import split_order
+from minet.batch import Batch, IndexArray, split_order
 
 ROOT = Path(__file__).resolve().parent.parent
 

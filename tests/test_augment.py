@@ -22,8 +22,9 @@ from minet.augment import (
     shuffle_channels,
     to_input,
 )
-from minet.data.plan import EpochPlan, plan_epoch
-from minet.settings import AugmentSettings
+from minet.batch import EpochPlan
+from minet.data.plan import plan_epoch
+from minet.settings_train import AugmentSettings
 
 CPU = torch.device("cpu")
 FORM = InputForm(32, IMAGENET_MEAN, IMAGENET_STD)

@@ -23,7 +23,7 @@ from minet.data.beton import Record, write_beton
 from minet.data.images import decode, prepare
 from minet.errors import InputError
 from minet.results import read_json, write_csv, write_json
-from minet.settings import BetonRunSettings
+from minet.settings_data import BetonRunSettings
 
 COUNT = 12
 Rows = list[dict[str, str]]

@@ -15,7 +15,7 @@ from PIL import Image
 from minet.data.index import Examined, Index, index_images
 from minet.errors import InputError
 from minet.results import read_csv, read_json, write_json
-from minet.settings import SPLITS, DataSettings
+from minet.settings_data import SPLITS, DataSettings
 
 
 def jpeg(seed: int) -> bytes:
@@ -289,6 +289,14 @@ def test_class_folders_may_be_links(folders: Path, tmp_path: Path) -> None:
 def test_a_missing_split_folder_is_named_with_the_layout(folders: Path) -> None:
     with pytest.raises(InputError, match=r"no such folder; layout folders has v/<class>/<image>"):
         index_of(folders, **(FOLDERS | {"val": "v"}))
+
+
+def test_a_link_that_leads_back_up_is_not_followed_for_ever(folders: Path) -> None:
+    whole = index_of(folders, **FOLDERS)
+    first = next((folders / "train").iterdir())
+    (first / "loop").symlink_to(folders / "train")
+    again = index_of(folders, **FOLDERS)
+    assert again.counts() == whole.counts()
 
 
 def test_a_class_folder_without_images_is_named(folders: Path) -> None:

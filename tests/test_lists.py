@@ -15,7 +15,7 @@ from minet.data.lists import (
     parse_list,
 )
 from minet.errors import InputError
-from minet.settings import SPLITS
+from minet.settings_data import SPLITS
 
 PARSERS = pytest.mark.parametrize("parse", [parse_list, parse_csv])
 
@@ -281,3 +281,18 @@ def test_folders_that_do_not_tell_the_class_are_not_its_name(
     places: tuple[tuple[str, int], ...],
 ) -> None:
     assert named(*places) == ["class 0", "class 1"]
+
+
+def test_rows_of_a_spreadsheet_that_are_empty_are_passed_over() -> None:
+    text = "path,label,note\na.jpg,0,\n,,\n , ,\nb.jpg,1,x\n"
+    assert [entry.path for entry in parse_csv(text, "t.csv")] == ["a.jpg", "b.jpg"]
+
+
+@pytest.mark.parametrize("letter", ["\u2028", "\u0085", "\x0c", "\x1e"])
+def test_only_line_ends_end_a_line(letter: str) -> None:
+    """Some letters separate lines for Python's splitlines, but not in a list file."""
+    entries = parse_list(f"a{letter}b.jpg 0\r\nc.jpg 1\r\n", "t.txt")
+    assert [(entry.path, entry.source) for entry in entries] == [
+        (f"a{letter}b.jpg", "t.txt:1"),
+        ("c.jpg", "t.txt:2"),
+    ]

@@ -22,7 +22,7 @@ from minet.data.images import prepare
 from minet.data.loader import BetonLoader
 from minet.errors import InputError
 from minet.results import write_json
-from minet.settings import BetonRunSettings
+from minet.settings_data import BetonRunSettings
 
 COUNT, SIDE_PX = 11, 32
 ORDERS = {

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from minet.optim import build_optimizer, learning_rate
-from minet.settings import AugmentSettings, TrainSettings
+from minet.settings_train import AugmentSettings, TrainSettings
 
 AUGMENT = AugmentSettings(
     flip=0.5,

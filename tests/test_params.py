@@ -1,5 +1,8 @@
 """Settings: every mistake is named with key, value and what is allowed, all at once."""
 
+import subprocess
+import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +11,9 @@ import yaml
 
 from minet.errors import InputError
 from minet.models import MODELS
-from minet.params import read_params, recipe
-from minet.settings import Params, RunSettings, read_settings
+from minet.params import Params, check_params, read_yaml, recipe
+from minet.settings import read_settings
+from minet.settings_train import RunSettings
 from stages.resolve import resolved
 
 
@@ -35,11 +39,15 @@ def write(tmp_path: Path, raw_params: dict[str, Any]):
 
 
 def problems_of(path: Path) -> list[str]:
-    """Problems of a params file, without the file's name before each."""
-    with pytest.raises(InputError) as caught:
-        read_params(path, MODELS)
-    assert all(problem.startswith(f"{path}: ") for problem in caught.value.problems)
-    return [problem.removeprefix(f"{path}: ") for problem in caught.value.problems]
+    """Check a params file."""
+    return check_params(read_yaml(path), MODELS)[1]
+
+
+def read_params(path: Path, known_models: Collection[str]) -> Params:
+    """Read params that have no problem."""
+    params, problems = check_params(read_yaml(path), known_models)
+    assert params is not None, problems
+    return params
 
 
 def test_committed_params_are_valid(root: Path) -> None:
@@ -80,17 +88,17 @@ def test_committed_params_are_valid(root: Path) -> None:
         ({"evaluate": None}, "evaluate is missing"),
         (
             {"beton.crop_px": 300},
-            "beton: crop_px must be at most resize_px, which is 256",
+            "beton.crop_px is 300; must be at most resize_px, 256",
         ),
         (
             {"train.augment.crop_scale": [0.9, 0.2]},
-            "train.augment: crop_scale must be two shares of the area, 0 < low <= high <= 1",
+            "train.augment.crop_scale is [0.9, 0.2]; must be two shares of the area, 0 < low",
         ),
         (
             {"train.warmup_epochs": 99.0},
-            "train: warmup_epochs must be at most epochs, which is 12",
+            "train.warmup_epochs is 99.0; must be at most epochs, 12",
         ),
-        ({"sample.val": 3}, "sample: val must hold at least one image for each class"),
+        ({"sample.val": 3}, "sample.val is 3; must be at least one image a class, 10"),
         ({"data.layout": "list"}, "data.layout is 'list'; input should be 'lists', 'csv' or"),
         ({"data.val": "/lists/val.txt"}, "data.val is '/lists/val.txt'; must be a path below"),
         (
@@ -123,6 +131,24 @@ def test_all_mistakes_are_reported_together(write) -> None:
     assert sorted(keys) == ["beton.storage", "model", "seed", "train.epochs"]
 
 
+def test_mistakes_of_every_kind_are_reported_together(write, tmp_path: Path, root: Path) -> None:
+    """Types, rules over two settings, the table, builders and files, in one go of the stage."""
+    changes = {"model": "rrbd", "beton.storage": "png", "beton.crop_px": 300, "train.epochs": -1}
+    changes |= {"models.rrdb": {"growth": "wide"}, "models.cnn3": {"channels": 0}}
+    path = write(changes | {"data.root": str(tmp_path / "nowhere")})
+    command = [sys.executable, "-m", "stages.resolve", "--params", str(path)]
+    command += ["--sample", "data/sample", "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    keys = {line.partition(f"{path}: ")[2].split()[0] for line in done.stderr.splitlines()}
+    assert keys == {
+        *("model", "beton.storage", "beton.crop_px", "train.epochs", "data.root"),
+        *("models.rrdb.growth", "models.cnn3:"),
+    }
+    assert not (tmp_path / "out").exists()
+
+
 def test_numbers_as_dvc_writes_them_are_floats(write) -> None:
     """`-S train.lr=0.00001` writes 1e-05, which plain PyYAML reads as text."""
     path = write({})
@@ -137,9 +163,9 @@ def test_numbers_as_dvc_writes_them_are_floats(write) -> None:
 def test_a_broken_file_is_named(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(InputError, match=message):
-        read_params(tmp_path / "params.yaml", MODELS)
+        read_yaml(tmp_path / "params.yaml")
     with pytest.raises(InputError, match="no such file"):
-        read_params(tmp_path / "absent.yaml", MODELS)
+        read_yaml(tmp_path / "absent.yaml")
 
 
 def test_a_models_recipe_changes_only_what_it_names(write) -> None:

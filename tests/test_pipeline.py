@@ -155,11 +155,14 @@ def test_plots_load_in_dvc(project: Project) -> None:
 
 
 def test_a_second_run_does_nothing_and_is_quick(project: Project) -> None:
-    started = time.monotonic()
-    output = project.run("dvc repro")
-    assert ran(output) == []
-    assert "up to date" in output
-    assert time.monotonic() - started < 10
+    seconds = []
+    for _ in range(3):
+        started = time.monotonic()
+        output = project.run("dvc repro")
+        seconds.append(time.monotonic() - started)
+        assert ran(output) == []
+        assert "up to date" in output
+    assert min(seconds) < 3, seconds
 
 
 def test_another_model_runs_only_what_depends_on_it_and_comes_back_from_the_cache(
@@ -190,7 +193,8 @@ def test_another_model_runs_only_what_depends_on_it_and_comes_back_from_the_cach
         ("models.rrdb.growth=0", "models.rrdb: growth is 0; must be at least 1"),
         ("models.cnn3.channels=1 -S model=cnn3", "does not take images of 3 planes of 32 px"),
         ("data.root=data/typo", "data.root is 'data/typo'; no such folder"),
-        ("data.val=value.txt", "data.val is 'value.txt'; no such file or folder in data/sample"),
+        ("data.val=value.txt", "data.val is 'value.txt'; no such file in data/sample (layout lis"),
+        ("data.layout=folders", "data.train is 'train.txt'; no such folder in data/sample"),
         ("+models.rrdb.depth=3", "models.rrdb.depth is not a setting; allowed: growth"),
     ],
 )
@@ -232,7 +236,6 @@ def test_from_scratch_with_two_workers_and_killed_it_ends_with_the_same_bytes(
     assert not list((other.folder / ".resume").iterdir())
 
 
-@pytest.mark.slow
 def test_queued_experiments_run_in_their_own_folders(project: Project) -> None:
     project.run("dvc exp run --queue -S 'model=rrdb,cnn3'")
     project.run("dvc queue start -j 1")

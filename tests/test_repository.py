@@ -11,12 +11,13 @@ from dvc.repo import Repo
 from dvc.utils.serialize import modify_yaml
 
 from minet.models import MODELS
-from minet.params import read_params
+from minet.params import check_params, read_yaml
 
 LAYERS = {
-    0: ("batch", "errors", "params", "results", "seeding", "settings"),
+    0: ("batch", "errors", "params", "results", "seeding", "settings", "settings_data",
+        "settings_score", "settings_train"),
     1: ("data/images", "data/lists", "data/parallel", "data/plan", "data/sample", "augment",
-        "blocks", "channels", "cost", "optim", "scores"),
+        "blocks", "building", "channels", "cost", "optim", "scores"),
     2: ("data/beton", "data/index", "data/loader"),
     3: tuple(f"models/{name}" for name in MODELS),
     4: ("models/__init__",),
@@ -48,7 +49,9 @@ def test_every_module_has_a_layer_and_imports_point_down() -> None:
     for file in sources("minet", "stages"):
         if not is_docstring_only(file):
             targets = [target for target in imports(file) if not is_docstring_only(target)]
-            wrong += [f"{file} imports {t}" for t in targets if layer(t) > layer(file)]
+            # words may use words, and the faces share their way of parsing
+            lowest = layer(file) if layer(file) in (0, 6) else layer(file) - 1
+            wrong += [f"{file} imports {t}" for t in targets if layer(t) > lowest]
     assert not wrong
 
 
@@ -167,7 +170,9 @@ def test_set_parameter_changes_one_line_of_params_yaml(tmp_path: Path) -> None:
     pairs = zip(before.splitlines(), after.splitlines(), strict=True)
     changed = [new for old, new in pairs if old != new]
     assert changed == ["model: rrdb", "  lr: 1e-05"]
-    assert read_params(path, MODELS).train.lr == 1e-5
+    params, problems = check_params(read_yaml(path), MODELS)
+    assert params is not None, problems
+    assert params.train.lr == 1e-5
 
 
 def test_readme_paths_and_commands_exist(pipeline) -> None:

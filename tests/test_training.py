@@ -2,6 +2,9 @@
 
 import json
 import multiprocessing
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -15,11 +18,19 @@ from torch import nn
 
 from minet.augment import InputForm
 from minet.batch import Batch
-from minet.checkpoint import ResumeStore, load_model, save_model
-from minet.data.plan import EpochPlan, plan_epoch
+from minet.checkpoint import ResumeStore, fingerprint, load_model, save_model
+from minet.data.plan import plan_epoch
 from minet.errors import InputError
-from minet.settings import RunSettings
-from minet.training import EpochRecord, Outcome, Trainer, Watcher, fit, validate
+from minet.settings_train import RunSettings
+from minet.training import (
+    EpochRecord,
+    Outcome,
+    Trainer,
+    Watcher,
+    check_last_batch,
+    fit,
+    validate,
+)
 
 FORM = InputForm(16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 CPU = torch.device("cpu")
@@ -143,33 +154,108 @@ def test_the_best_epoch_is_by_loss_or_accuracy_and_the_first_of_equals(raw_param
         assert trainer.best_epoch == expected, best_by
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(
-    raw_params, blobs, tmp_path, bad: float
-) -> None:
-    def poison(trainer: Trainer, plan: EpochPlan, at: int) -> None:
-        for step, batch in enumerate(blobs.batches(plan.order)):
-            if step == at:
-                with torch.no_grad():
-                    next(trainer.model.parameters()).fill_(bad)
-            trainer.train_step(batch, plan, 0.01)
+def poisoned(at: int) -> Any:
+    """Give a `steps` that makes the labels of step `at` of epoch 1 the cause of a nan."""
 
-    run = settings(raw_params)
-    trainer = Trainer(model(), run, FORM, CPU)
-    trainer.epoch, trainer.losses = 1, torch.zeros(5)
-    poison(trainer, plan_epoch(40, 16, run.train.augment, 3, 1), at=2)
-    with pytest.raises(InputError, match=r"cnn3: the training loss is nan at step 2 of epoch 1"):
-        trainer.check_finite()
-    with pytest.raises(InputError, match=r"the validation loss is inf"):
+    def steps(batches: Iterator[Batch], epoch: int, done: int, total: int) -> Iterator[Batch]:
+        del done, total
+        for step, batch in enumerate(batches):
+            if (epoch, step) == (1, at):
+                # no label is torch's -100: the mean over no image is not a number
+                yield Batch(batch.images, torch.full_like(batch.labels, -100), batch.indices)
+            else:
+                yield batch
+
+    return steps
+
+
+@pytest.mark.parametrize("at", [0, 2, 4])
+@pytest.mark.parametrize("save_every_s", [0, 1e9], ids=["saved each step", "saved each epoch"])
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_model_epoch_and_step(
+    raw_params, blobs, tmp_path, at: int, save_every_s: float
+) -> None:
+    expected = rf"^cnn3: the training loss is nan at step {at} of epoch 1 \(both from 0\)"
+    with pytest.raises(InputError, match=expected):
+        train(settings(raw_params), blobs, tmp_path / "r", poisoned(at), save_every_s=save_every_s)
+    state = ResumeStore(tmp_path / "r", 1).load(CPU)
+    assert state is not None
+    assert all(tensor.isfinite().all() for tensor in state["model"].values()), "poison was saved"
+
+
+def test_a_diverging_run_is_told_what_to_try(raw_params, blobs, tmp_path) -> None:
+    run = settings(raw_params, lr=1e30, optimizer="sgd", schedule="constant")
+    with pytest.raises(InputError, match=r"try a lower train.lr \(it is 1e\+30\)"):
+        train(run, blobs, tmp_path / "r")
+
+
+def test_a_validation_loss_that_is_not_finite_stops_the_run(raw_params) -> None:
+    trainer = Trainer(model(), settings(raw_params), FORM, CPU)
+    with pytest.raises(InputError, match=r"cnn3: the validation loss is inf after step"):
         trainer.check_validation(float("inf"))
 
 
-def test_a_diverging_run_keeps_no_poisoned_state(raw_params, blobs, tmp_path) -> None:
-    run = settings(raw_params, lr=1e30, optimizer="sgd", schedule="constant")
-    with pytest.raises(InputError, match=r"try a lower train.lr \(it is 1e\+30\)"):
-        train(run, blobs, tmp_path / "r", save_every_s=0)
-    state = ResumeStore(tmp_path / "r", 1).load(CPU)
-    assert state is None or all(tensor.isfinite().all() for tensor in state["losses"])
+@pytest.mark.parametrize(("count", "batch_size"), [(17, 8), (5, 1)])
+def test_a_last_batch_of_one_image_is_refused_where_batch_norm_cannot_take_it(
+    raw_params, blobs, count: int, batch_size: int
+) -> None:
+    run = settings(raw_params, batch_size=batch_size)
+    small = nn.Sequential(nn.Conv2d(3, 4, 16), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
+    with pytest.raises(InputError, match=rf"train.batch_size is {batch_size}: the last batch of "):
+        check_last_batch(Trainer(small, run, FORM, CPU), count)
+    check_last_batch(Trainer(model(), run, FORM, CPU), count)  # a larger map is enough
+    if batch_size > 1:
+        check_last_batch(Trainer(small, run, FORM, CPU), count + 1)
+
+
+def test_a_save_is_due_after_its_time_and_not_before(monkeypatch, tmp_path) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    (tmp_path / "r").mkdir()
+    store = ResumeStore(tmp_path / "r", 60)
+    now = 159.0
+    assert not store.due()
+    now = 160.0
+    assert store.due()
+    store.save({"epoch": 1})
+    assert not store.due()
+    now = 220.0
+    assert store.due()
+
+
+def test_a_fingerprint_changes_with_all_that_changes_the_bytes(monkeypatch, tmp_path) -> None:
+    """A stale state must never be taken up; a harmless change must not forget an honest one."""
+    first = fingerprint({"lr": 0.1}, ["digest"], ["cpu", 2])
+    assert fingerprint({"lr": 0.1}, ["digest"], ["cpu", 2]) == first
+    others = [
+        fingerprint({"lr": 0.3}, ["digest"], ["cpu", 2]),
+        fingerprint({"lr": 0.1}, ["other"], ["cpu", 2]),
+        fingerprint({"lr": 0.1}, ["digest"], ["cpu", 1]),
+        fingerprint({"lr": 0.1}, ["digest"], ["NVIDIA H200", 2]),
+    ]
+    monkeypatch.setattr(torch, "__version__", "0.0.1")
+    others.append(fingerprint({"lr": 0.1}, ["digest"], ["cpu", 2]))
+    monkeypatch.undo()
+    assert len({first, *others}) == len(others) + 1
+    monkeypatch.setenv("MINET_WORKERS", "7")
+    assert fingerprint({"lr": 0.1}, ["digest"], ["cpu", 2]) == first
+
+
+def test_a_fingerprint_covers_the_code_that_is_loaded_but_not_the_table(tmp_path, root) -> None:
+    """Run in a copy of the tree, whose files can be changed."""
+    shutil.copytree(root / "minet", tmp_path / "minet", ignore=shutil.ignore_patterns("__pyc*"))
+    code = "import minet.models.rrdb, minet.checkpoint as c; print(c.fingerprint(1))"
+
+    def now() -> str:
+        command = [sys.executable, "-c", code]
+        return subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, check=True
+        ).stdout
+
+    first = now()
+    for name, same in (("models/__init__", True), ("models/cnn3", True), ("models/rrdb", False)):
+        with (tmp_path / "minet" / f"{name}.py").open("a") as file:
+            file.write("# changed\n")
+        assert (now() == first) is same, name
 
 
 def test_the_whole_last_batch_is_trained_on(raw_params, blobs, tmp_path) -> None:
@@ -243,6 +329,9 @@ def test_a_model_is_rebuilt_from_its_card(tmp_path) -> None:
         load_model(weights, card)
     weights.write_bytes(first[: len(first) // 2])
     with pytest.raises(InputError, match="not the weights"):
+        load_model(weights, card)
+    save_model(weights, card, trained.state_dict(), record | {"builder": "os:system"})
+    with pytest.raises(InputError, match="builder 'os:system' is none of this project's"):
         load_model(weights, card)
 
 

@@ -21,7 +21,7 @@ from minet.data.images import Pixels, PixelSums, decode, prepare
 from minet.data.parallel import ordered_map
 from minet.errors import InputError
 from minet.results import file_digest, whole_file
-from minet.settings import BetonRunSettings
+from minet.settings_data import BetonRunSettings
 
 Progress = Callable[[Iterable["Record"], int], Iterable["Record"]]
 

@@ -11,7 +11,6 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from minet.errors import InputError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 Pixels = NDArray[np.uint8]
 

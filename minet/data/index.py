@@ -18,7 +18,7 @@ from minet.data.lists import (
 )
 from minet.data.parallel import ordered_map
 from minet.errors import InputError
-from minet.settings import SPLITS, DataSettings
+from minet.settings_data import SPLITS, DataSettings
 
 PROBLEMS = ("missing", "unreadable", "duplicate", "leaked")
 
@@ -120,7 +120,13 @@ def _read_split(root: Path, place: str, layout: str, classes: list[str]) -> list
 
 def _files(root: Path, folder: Path) -> Iterator[str]:
     """Yield all files below `folder`, through links to folders too, as paths below `root`."""
-    for place, _, names in os.walk(folder, followlinks=True):
+    seen = set()  # a link that leads back up would be followed for ever
+    for place, folders, names in os.walk(folder, followlinks=True):
+        found = Path(place).stat()
+        if (found.st_dev, found.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((found.st_dev, found.st_ino))
         for name in names:
             yield (Path(place) / name).relative_to(root).as_posix()
 

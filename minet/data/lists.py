@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import PurePosixPath
 
-from minet.data.images import SUFFIXES
 from minet.errors import InputError
-from minet.settings import SPLITS
+from minet.settings_data import SPLITS
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ def parse_list(text: str, source: str) -> list[Entry]:
     line ends and a byte-order mark are fine.
     """
     rows = []
-    for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), start=1):
+    for number, line in enumerate(io.StringIO(text.removeprefix("\ufeff"), newline=None), start=1):
         fields = line.strip().rsplit(maxsplit=1)
         if fields:
             rows.append((f"{source}:{number}", fields[0], fields[1] if len(fields) > 1 else ""))
@@ -108,8 +109,14 @@ def _csv_rows(text: str, source: str) -> Iterator[tuple[str, str, str]]:
         raise InputError(f"{source}: the header has {columns}; it must name `path` and `label`")
     reader.fieldnames = columns
     for row in reader:
+        if not any(map(_text, row.values())):
+            continue  # what a spreadsheet writes for an empty row
         place = f"{source}:{reader.line_num}"
-        yield place, (row["path"] or "").strip(), (row["label"] or "").strip()
+        yield place, _text(row["path"]), _text(row["label"])
+
+
+def _text(cell: object) -> str:
+    return cell.strip() if isinstance(cell, str) else ""
 
 
 def _entries(rows: Iterable[tuple[str, str, str]]) -> list[Entry]:

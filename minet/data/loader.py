@@ -18,8 +18,7 @@ from ffcv.transforms import ToTensor, ToTorchImage
 
 torch.set_num_threads(_THREADS)
 
-from minet.batch import Batch, IndexArray
-from minet.data.plan import split_order
+from minet.batch import Batch, IndexArray, split_order
 from minet.errors import InputError
 from minet.results import read_json
 

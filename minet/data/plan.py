@@ -4,32 +4,14 @@ A plan is a function of (seed, epoch, image) alone. Batches, workers, ranks and 
 read their slice of it, so none of them can change it.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
-from minet.batch import IndexArray
+from minet.batch import EpochPlan
 from minet.seeding import Stream, generator
-from minet.settings import AugmentSettings
+from minet.settings_train import AugmentSettings
 
 _CROP_TRIES = 10  # as torchvision's RandomResizedCrop
-
-
-@dataclass(frozen=True)
-class EpochPlan:
-    """Order and draws of one epoch; a row of the draws belongs to an image, not to a place.
-
-    A kind that the settings switch off is None for the whole epoch, so that what a batch goes
-    through never depends on which other images are in it.
-    """
-
-    order: IndexArray  # (N,) images in the order in which they are read
-    flips: NDArray[np.bool_] | None = None  # (N,) mirrored left to right
-    boxes: NDArray[np.float32] | None = None  # (N, 4) top, left, height, width in pixels
-    degrees: NDArray[np.float32] | None = None  # (N,) rotation, counter-clockwise
-    channels: NDArray[np.int64] | None = None  # (N, 3) which plane stands at each place
 
 
 def plan_epoch(
@@ -54,17 +36,6 @@ def plan_epoch(
         shuffled = numbers[:, :1] < settings.channel_shuffle
         channels = np.where(shuffled, numbers[:, 1:].argsort(axis=1), np.arange(3))
     return EpochPlan(order, flips, boxes, degrees, channels)
-
-
-def whole_order(count: int) -> IndexArray:
-    """Order of a split as it is indexed."""
-    return np.arange(count, dtype=np.int64)
-
-
-def split_order(order: IndexArray, batch_size: int, start: int = 0) -> Iterator[IndexArray]:
-    """Cut an order into batches from batch `start` on; the last one may be smaller."""
-    for first in range(start * batch_size, len(order), batch_size):
-        yield order[first : first + batch_size]
 
 
 def _crops(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from minet.seeding import Stream, generator
-from minet.settings import SPLITS, SampleSettings
+from minet.settings_data import SPLITS, SampleSettings
 
 CLASSES = (
     ("red", "striped", "disc"),

@@ -5,7 +5,7 @@ Builders are named, not imported, so that a run loads one architecture and depen
 
 import inspect
 import pkgutil
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ConfigDict, ValidationError, create_model
 
@@ -13,8 +13,6 @@ from minet.errors import InputError
 from minet.settings import choices, setting_problems
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import nn
 
 MODELS = {
@@ -28,12 +26,14 @@ MODELS = {
 
 def build(name: str, *, num_classes: int, **arguments: object) -> "nn.Module":
     """Build a model of the table; InputError for a name or an argument that does not exist."""
+    from minet.building import build_by_name
+
     if name not in MODELS:
         raise InputError(f"unknown model {name!r}; {choices(name, MODELS)}")
     problems = argument_problems(name, arguments)
     if problems:
         raise InputError(*problems)
-    return _builder(name)(num_classes=num_classes, **arguments)
+    return build_by_name(MODELS[name], num_classes=num_classes, arguments=arguments)
 
 
 def argument_problems(name: str, arguments: dict[str, Any]) -> list[str]:
@@ -42,7 +42,7 @@ def argument_problems(name: str, arguments: dict[str, Any]) -> list[str]:
     A right signature is then called on torch's meta device, without memory, which finds values that
     the builder refuses.
     """
-    builder = _builder(name)
+    builder = pkgutil.resolve_name(MODELS[name])
     fields: dict[str, Any] = {
         key: (parameter.annotation, parameter.default)
         for key, parameter in inspect.signature(builder, eval_str=True).parameters.items()
@@ -53,32 +53,29 @@ def argument_problems(name: str, arguments: dict[str, Any]) -> list[str]:
         kind.model_validate(arguments)
     except ValidationError as error:
         return setting_problems(error, kind, prefix=("models", name))
-    import torch
-
-    try:
-        with torch.device("meta"):
-            builder(num_classes=2, **arguments)
-    except ValueError as error:
-        return [f"models.{name}: {error}"]
-    return []
+    return _meta_problems(name, arguments, None)
 
 
 def input_problems(
-    name: str, arguments: dict[str, Any], *, channels: int, side_px: int
+    name: str, arguments: dict[str, Any], *, shape: tuple[int, int, int, int]
 ) -> list[str]:
-    """Run a model on torch's meta device, without memory, on two images as training gives them."""
+    """Run a model without memory on images (N, C, H, W) as training gives them."""
+    return _meta_problems(name, arguments, shape)
+
+
+def _meta_problems(
+    name: str, arguments: dict[str, Any], shape: tuple[int, int, int, int] | None
+) -> list[str]:
+    """Build on torch's meta device and, given a shape, run; say what torch or the builder says."""
     import torch
 
-    with torch.device("meta"):
-        model = _builder(name)(num_classes=2, **arguments)
-        try:
-            model(torch.empty(2, channels, side_px, side_px))
-        except (RuntimeError, ValueError) as error:
-            reason = str(error).partition("\n")[0]
-            shape = f"{channels} planes of {side_px} px"
-            return [f"models.{name}: does not take images of {shape}: {reason}"]
+    what = f"models.{name}"
+    try:
+        with torch.device("meta"):
+            model = pkgutil.resolve_name(MODELS[name])(num_classes=2, **arguments)
+            if shape is not None:
+                what += f": does not take batches of {' x '.join(map(str, shape))}"
+                model(torch.empty(shape))
+    except (ValueError, TypeError, RuntimeError) as error:
+        return [f"{what}: {str(error).partition(chr(10))[0]}"]
     return []
-
-
-def _builder(name: str) -> "Callable[..., nn.Module]":
-    return cast("Callable[..., nn.Module]", pkgutil.resolve_name(MODELS[name]))

@@ -1,0 +1,70 @@
+"""Settings of training: a recipe with its augmentation, and one model's run."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from minet.settings import AtLeastOne, Pixels, Positive, Settings, Share
+
+
+class AugmentSettings(Settings):
+    """What happens to a training image; ranges are torchvision's of the same name."""
+
+    flip: Share
+    crop_scale: tuple[Share, Share]
+    crop_ratio: tuple[Positive, Positive]
+    rotation_degrees: Annotated[float, Field(ge=0, le=180)]
+    channel_shuffle: Share
+
+    @field_validator("crop_scale")
+    @classmethod
+    def _scales_ascend(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < scale[0] <= scale[1]:
+            raise ValueError("must be two shares of the area, 0 < low <= high <= 1")
+        return scale
+
+    @field_validator("crop_ratio")
+    @classmethod
+    def _ratios_ascend(cls, ratio: tuple[float, float]) -> tuple[float, float]:
+        if ratio[0] > ratio[1]:
+            raise ValueError("must be two aspect ratios, low <= high")
+        return ratio
+
+
+class TrainSettings(Settings):
+    """A recipe; epochs and steps count from 0."""
+
+    epochs: AtLeastOne
+    batch_size: AtLeastOne
+    input_px: Pixels
+    optimizer: Literal["sgd", "adam", "adamw"]
+    lr: Positive
+    momentum: Share
+    weight_decay: Annotated[float, Field(ge=0)]
+    schedule: Literal["cosine", "step", "constant"]
+    warmup_epochs: Annotated[float, Field(ge=0)]
+    step_epochs: tuple[AtLeastOne, ...]
+    step_factor: Annotated[float, Field(gt=0, le=1)]
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    best_by: Literal["loss", "accuracy"]
+    normalize: Literal["dataset", "imagenet", "none"]
+    deterministic: bool
+    save_every_s: Positive
+    augment: AugmentSettings
+
+    @field_validator("warmup_epochs")
+    @classmethod
+    def _warmup_fits(cls, warmup_epochs: float, info: ValidationInfo) -> float:
+        if warmup_epochs > info.data.get("epochs", warmup_epochs):
+            raise ValueError(f"must be at most epochs, {info.data['epochs']}")
+        return warmup_epochs
+
+
+class RunSettings(Settings):
+    """What `train` reads: one model with its builder ("module:function"), arguments, recipe."""
+
+    model: str
+    builder: str
+    arguments: dict[str, Any]
+    seed: int
+    train: TrainSettings
