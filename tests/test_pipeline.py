@@ -191,7 +191,7 @@ def test_another_model_runs_only_what_depends_on_it_and_comes_back_from_the_cach
         ("train.epochs=-1", "train.epochs is -1; input should be greater than or equal to 1"),
         ("models.rrdb.growth=wide", "models.rrdb.growth is 'wide'; input should be a valid int"),
         ("models.rrdb.growth=0", "models.rrdb: growth is 0; must be at least 1"),
-        ("models.cnn3.channels=1 -S model=cnn3", "does not take images of 3 planes of 32 px"),
+        ("models.cnn3.channels=1 -S model=cnn3", "does not take batches of 2 x 3 x 32 x 32"),
         ("data.root=data/typo", "data.root is 'data/typo'; no such folder"),
         ("data.val=value.txt", "data.val is 'value.txt'; no such file in data/sample (layout lis"),
         ("data.layout=folders", "data.train is 'train.txt'; no such folder in data/sample"),
