@@ -29,6 +29,9 @@ def run(main: Callable[[], None]) -> None:
     warnings.filterwarnings("ignore", module="PIL")  # of odd metadata in images that decode
     try:
         main()
+    except KeyboardInterrupt:
+        print("stopped; `dvc repro` goes on", file=sys.stderr, flush=True)
+        sys.exit(130)
     except InputError as error:
         print("error:", "\n  ".join(error.problems), file=sys.stderr, flush=True)
         sys.exit(1)

@@ -169,6 +169,7 @@ def test_channels_of_the_image_are_the_callers() -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_models_have_their_depth_and_both_counters_agree(name: str) -> None:
     record = count_costs(build(name, num_classes=50), channels=3, side_px=32)
+    assert name in DEPTHS, f'add to DEPTHS: "{name}": {record["depth"]},'
     assert record["depth"] == DEPTHS[name]
     assert record["flops"] == 2 * record["macs"]
     assert not counts_disagree(record)

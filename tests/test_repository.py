@@ -168,7 +168,7 @@ def test_set_parameter_changes_one_line_of_params_yaml(tmp_path: Path) -> None:
         params["train"]["lr"] = 0.00001
     after = path.read_text()
     pairs = zip(before.splitlines(), after.splitlines(), strict=True)
-    changed = [new for old, new in pairs if old != new]
+    changed = [new for old, new in pairs if old != new]  # strict: no comment is lost either
     assert changed == ["model: rrdb", "  lr: 1e-05"]
     params, problems = check_params(read_yaml(path), MODELS)
     assert params is not None, problems

@@ -162,6 +162,8 @@ def _repeated(images: list[Examined]) -> Iterator[Examined]:
             yield image
         elif first.split == image.split:
             reason = f"same bytes as {first.entry.path} ({first.entry.source})"
+            if first.entry.label != image.entry.label:
+                reason += f", labelled {first.entry.label} there and {image.entry.label} here"
             yield Examined(image.split, image.entry, image.digest, "duplicate", reason)
         else:
             reason = f"same bytes as {first.entry.path} in {first.split} ({first.entry.source})"
