@@ -109,16 +109,18 @@ def _watcher(history: Path, recipe: TrainSettings) -> Watcher:
     """Show steps as a bar and each epoch as a line; keep the history on disk, whole."""
 
     def steps(batches: Iterator[Batch], epoch: int, done: int, total: int) -> Iterable[Batch]:
-        what = f"epoch {epoch} ({epoch + 1} of {recipe.epochs})" + (f" from step {done}" if done else "")
+        what = f"epoch {epoch} ({epoch + 1} of {recipe.epochs})" + (
+            f" from step {done}" if done else ""
+        )
         return bar(batches, total - done, what, images_each=recipe.batch_size)
 
     def write(records: list[EpochRecord]) -> None:
         write_csv(history, _COLUMNS, map(astuple, records))
         last = records[-1]
         print(
-            f"epoch {last.epoch} ({last.epoch + 1} of {recipe.epochs}): train loss {last.train_loss:.4f}, "
-            f"accuracy {last.train_accuracy:.3f}; val loss {last.val_loss:.4f}, "
-            f"accuracy {last.val_accuracy:.3f}",
+            f"epoch {last.epoch} ({last.epoch + 1} of {recipe.epochs}): "
+            f"train loss {last.train_loss:.4f}, accuracy {last.train_accuracy:.3f}; "
+            f"val loss {last.val_loss:.4f}, accuracy {last.val_accuracy:.3f}",
             flush=True,
         )
 

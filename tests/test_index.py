@@ -291,6 +291,14 @@ def test_a_missing_split_folder_is_named_with_the_layout(folders: Path) -> None:
         index_of(folders, **(FOLDERS | {"val": "v"}))
 
 
+def test_the_same_image_under_two_labels_is_told_with_both(folders: Path) -> None:
+    first, second = sorted((folders / "train").iterdir())[:2]
+    image = next(first.iterdir())
+    (second / "again.jpg").write_bytes(image.read_bytes())
+    with pytest.raises(InputError, match=r"duplicate: same bytes as .*, labelled 0 there and 1 he"):
+        index_of(folders, **FOLDERS)
+
+
 def test_a_link_that_leads_back_up_is_not_followed_for_ever(folders: Path) -> None:
     whole = index_of(folders, **FOLDERS)
     first = next((folders / "train").iterdir())

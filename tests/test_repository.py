@@ -8,7 +8,7 @@ import pytest
 import yaml
 from closure import ROOT, closure, imports
 from dvc.repo import Repo
-from dvc.utils.serialize import modify_yaml
+from dvc.utils.hydra import apply_overrides
 
 from minet.models import MODELS
 from minet.params import check_params, read_yaml
@@ -163,9 +163,7 @@ def test_set_parameter_changes_one_line_of_params_yaml(tmp_path: Path) -> None:
     before = read(Path("params.yaml"))
     path = tmp_path / "params.yaml"
     path.write_text(before)
-    with modify_yaml(path) as params:
-        params["model"] = "rrdb"
-        params["train"]["lr"] = 0.00001
+    apply_overrides(path, ["model=rrdb", "train.lr=0.00001"])
     after = path.read_text()
     pairs = zip(before.splitlines(), after.splitlines(), strict=True)
     changed = [new for old, new in pairs if old != new]  # strict: no comment is lost either
@@ -197,3 +195,11 @@ def test_readme_tree_names_every_module() -> None:
     named = [f for f in files if f.parent != Path("minet/models") and f.parts[0] != "stages"]
     missing = [file for file in named if file.name not in text and file != TABLE]
     assert not missing
+
+
+def test_dvc_sees_what_a_user_adds_under_data() -> None:
+    """Were all of data/ ignored, DVC would not see data/mine.dvc and remove data/mine."""
+    with Repo(ROOT) as repo:
+        assert not repo.scm.is_ignored("data/")
+        assert not repo.scm.is_ignored("data/mine.dvc")
+        assert all(repo.scm.is_ignored(f"data/{name}") for name in ("beton", "index", "sample"))
