@@ -1,6 +1,7 @@
 """What a model costs: parameters, multiply-adds, memory, depth - and what was not counted."""
 
 import logging
+import math
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -9,29 +10,40 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-# fvcore's names of the operations that multiply and add over weights or pairs of features
-_MULTIPLY_ADDS = ("conv", "linear", "addmm", "matmul", "bmm", "einsum")
-_WEIGHTED = ("Convolution", "Addmm", "Mm", "Bmm", "Linear")  # their nodes in torch's autograd
+# the operations that multiply and add, by fvcore's names; products are those of two features, or
+# of attention with the kernels that it mixes
+_MULTIPLY_ADDS = {
+    "convolution": ("conv",),
+    "linear": ("linear", "addmm"),
+    "product": ("matmul", "bmm", "baddbmm", "einsum", "mv", "scaled_dot_product_attention"),
+}
+_PRODUCTS = ("Addmm", "Mm", "Bmm", "Baddbmm", "Mv", "Linear")  # nodes of torch's autograd
+_VIEWS = ("T", "View", "UnsafeView", "Transpose", "Permute", "ReshapeAlias", "Expand", "Unsqueeze")
 
 
 def count_costs(model: nn.Module, *, channels: int, side_px: int) -> dict[str, Any]:
     """Count one forward pass of one image in evaluation: the record of metrics/cost.json.
 
-    `macs` are fvcore's multiply-adds of convolutions, linear layers and matrix products; `flops`
-    are torch's own count of the same (two a multiply-add); `counted_ops` adds what fvcore counts of
-    norms and pools. Megabytes are 10^6 bytes; activations are what autograd keeps of one float32
-    image for the backward pass. `depth` is the longest chain of weighted layers that wait for one
-    another. `uncounted` names the operations that fvcore has no rule for, with how often they ran.
+    `macs` are fvcore's multiply-adds, the sum of those of convolutions, linear layers and matrix
+    products (`macs_*`); `flops` are torch's own count of the same (two a multiply-add);
+    `counted_ops` adds what fvcore counts of norms and pools. Megabytes are 10^6 bytes; activations
+    are what autograd keeps of one float32 image for the backward pass. `depth` is the longest chain
+    of layers with weights that wait for one another. `uncounted` names the operations that fvcore
+    has no rule for, with how often they ran.
     """
     model = model.eval()
     image = torch.zeros(1, channels, side_px, side_px)
     by_operator, uncounted = _fvcore_counts(model, image)
-    macs = sum(count for name, count in by_operator.items() if name in _MULTIPLY_ADDS)
+    macs = {
+        f"macs_{kind}": sum(by_operator.get(name, 0) for name in names)
+        for kind, names in _MULTIPLY_ADDS.items()
+    }
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return {
         "parameters": parameters,
         "parameter_mb": parameters * 4 / 1e6,
-        "macs": macs,
+        "macs": sum(macs.values()),
+        **macs,
         "flops": _torch_flops(model, image),
         "counted_ops": sum(by_operator.values()),
         "activation_mb": _activation_bytes(model, image) / 1e6,
@@ -52,7 +64,7 @@ def _fvcore_counts(model: nn.Module, image: Tensor) -> tuple[dict[str, int], dic
         warnings.simplefilter("ignore")  # fvcore stands on torch.jit, which is deprecated
         from fvcore.nn import FlopCountAnalysis
 
-        analysis = FlopCountAnalysis(model, image)
+        analysis = FlopCountAnalysis(model, image).set_op_handle(**_HANDLES)
         by_operator = {name: int(count) for name, count in analysis.by_operator().items()}
         uncounted = {name: int(count) for name, count in analysis.unsupported_ops().items()}
     return by_operator, dict(sorted(uncounted.items()))
@@ -80,8 +92,33 @@ def _activation_bytes(model: nn.Module, image: Tensor) -> int:
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
+def _inner_macs(inputs: list[Any], outputs: list[Any]) -> int:
+    """Multiply-adds of a product: each number of the output sums over the factors' inner axis.
+
+    fvcore's own rule for `matmul` knows no vectors, and it has none for the others. The first
+    factor is the last but one input but for `baddbmm(sum, first, second, beta, alpha)`.
+    """
+    shapes = [shape for value in inputs if (shape := value.type().sizes()) is not None]
+    first = shapes[-2]
+    return math.prod(outputs[0].type().sizes()) * int(first[-1])
+
+
+def _attention_macs(inputs: list[Any], _: list[Any]) -> int:
+    """Multiply-adds of scaled dot-product attention: queries with keys, weights with values."""
+    query, key, value = (item.type().sizes() for item in inputs[:3])
+    return math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+
+
+_HANDLES = {
+    "aten::matmul": _inner_macs,
+    "aten::baddbmm": _inner_macs,
+    "aten::mv": _inner_macs,
+    "aten::scaled_dot_product_attention": _attention_macs,
+}
+
+
 def _depth(model: nn.Module, image: Tensor) -> int:
-    """Longest chain of weighted nodes in the graph that autograd keeps of a forward pass."""
+    """Longest chain of layers with weights in the graph that autograd keeps of a forward pass."""
     node = model(image).grad_fn
     depths: dict[Any, int] = {}
     stack = [node]
@@ -91,10 +128,25 @@ def _depth(model: nn.Module, image: Tensor) -> int:
         if waiting:
             stack += waiting
         else:
-            own = node.name().startswith(_WEIGHTED)
+            own = _is_layer(node)
             depths[node] = own + max((depths[before] for before in _before(node)), default=0)
             stack.pop()
     return depths[node]
+
+
+def _is_layer(node: Any) -> bool:
+    """Whether a node is a convolution, or a product of which one factor is a weight."""
+    name = node.name()
+    if name.startswith("Convolution"):
+        return True
+    return name.startswith(_PRODUCTS) and any(map(_is_weight, _before(node)))
+
+
+def _is_weight(node: Any) -> bool:
+    """Whether a node gives a parameter, or a view of one."""
+    while node.name().startswith(_VIEWS):
+        node = next(_before(node))
+    return bool(node.name().endswith("AccumulateGrad"))
 
 
 def _before(node: Any) -> Iterator[Any]:

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,15 @@ class Store(Protocol):
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Put a state in the place of the last one."""
+        ...
+
+
+@runtime_checkable
+class FollowsEpochs(Protocol):
+    """A layer with a schedule; what it sets must be a buffer, so that the weights carry it."""
+
+    def at_epoch(self, epoch: int) -> None:
+        """Take the number of the epoch that begins, from 0."""
         ...
 
 
@@ -106,7 +115,13 @@ class Trainer:
             setattr(self, name, value)
 
     def begin_epoch(self, steps: int) -> None:
-        """Open the books of an epoch, or those of its rest after a resume."""
+        """Open the books of an epoch, or those of its rest after a resume.
+
+        Layers with a schedule of their own (`at_epoch`) are told which epoch it is.
+        """
+        for layer in self.model.modules():
+            if isinstance(layer, FollowsEpochs):
+                layer.at_epoch(self.epoch)
         self._clock_s = time.perf_counter() - self.elapsed_s
         self.elapsed_s = 0.0
         if self.step == 0:

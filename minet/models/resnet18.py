@@ -6,6 +6,8 @@
 from torch import nn
 from torchvision import models
 
+IMAGENET = models.ResNet18_Weights.IMAGENET1K_V1
+
 
 def resnet18(*, num_classes: int) -> nn.Module:
     """Build it with random weights: (N, 3, H, W) to (N, num_classes)."""

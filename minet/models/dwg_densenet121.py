@@ -1,0 +1,46 @@
+"""DenseNet-121 (1608.06993) whose first kernels are generated from the image; report 001.
+
+"Dynamic weight generation": the means of the three planes go through two linear layers that give
+the 64 x 3 kernels of 7 x 7. The number of channels is fixed; the report's "variable channels" are
+permutations of three. It prints 14.13 G multiply-adds: its generator runs image by image on
+vectors, which torchinfo takes for images of 9,408 pixels.
+Depth 123; the report counts the plain network's 121.
+8,209,842 parameters and 2,834.4 M multiply-adds at 50 classes and 224 px.
+"""
+
+from torch import Tensor, nn
+from torchvision import models
+
+from minet.blocks import check_at_least
+from minet.dynamic import per_image_conv2d
+
+# as in the report: all but the generated convolution starts from ImageNet
+IMAGENET = models.DenseNet121_Weights.IMAGENET1K_V1
+NOT_PRETRAINED = ("features.conv0.",)
+
+
+class GeneratedConv(nn.Module):
+    """Conv7x7 of stride 2 to `planes` planes with a kernel generated from each image's means."""
+
+    def __init__(self, channels: int, planes: int, hidden: int) -> None:
+        """Take the planes in and out and the generator's features between."""
+        super().__init__()
+        self.shape = (planes, channels, 7, 7)
+        self.generator = nn.Sequential(
+            nn.Linear(channels, hidden),
+            nn.ReLU(inplace=True),
+            nn.Linear(hidden, planes * channels * 49),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, channels, H, W) to (N, planes, H/2, W/2)."""
+        kernels = self.generator(images.mean(dim=(2, 3))).view(-1, *self.shape)
+        return per_image_conv2d(images, kernels, stride=2)
+
+
+def dwg_densenet121(*, num_classes: int, hidden: int = 128) -> nn.Module:
+    """Build it with random weights: (N, 3, H, W) to (N, num_classes)."""
+    check_at_least(1, hidden=hidden)
+    model: nn.Module = models.densenet121(weights=None, num_classes=num_classes)
+    model.get_submodule("features").conv0 = GeneratedConv(3, 64, hidden)
+    return model
