@@ -13,11 +13,11 @@ from minet.errors import InputError
 from minet.settings import Settings, choices, setting_problems
 from minet.settings_data import BetonSettings, DataSettings, SampleSettings
 from minet.settings_score import CostSettings, EvaluateSettings
-from minet.settings_train import TrainSettings
+from minet.settings_train import RANDOM, TrainSettings
 
 
 class Params(Settings):
-    """params.yaml, whole; a block of `models` holds a builder's arguments and its own `train`."""
+    """params.yaml, whole; a block of `models` holds arguments, `weights` and its own `train`."""
 
     model: str
     seed: Annotated[int, Field(ge=0, lt=2**32)]
@@ -30,13 +30,17 @@ class Params(Settings):
     models: dict[str, dict[str, Any]]
 
     def arguments(self, model: str) -> dict[str, Any]:
-        """Give a model's own arguments, without the recipe."""
+        """Give a model's own arguments, without the weights and the recipe."""
         return own_arguments(self.models[model])
+
+    def weights(self, model: str) -> str:
+        """Give what a model starts from: random or imagenet weights, or a file's name."""
+        return str(self.models[model].get("weights", RANDOM))
 
 
 def own_arguments(block: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the arguments in a block of `models`, without the recipe."""
-    return {key: value for key, value in block.items() if key != "train"}
+    """Give the arguments in a block of `models`, without the weights and the recipe."""
+    return {key: value for key, value in block.items() if key not in ("weights", "train")}
 
 
 class _Yaml12(yaml.SafeLoader):

@@ -6,6 +6,8 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from minet.settings import AtLeastOne, Pixels, Positive, Settings, Share
 
+RANDOM, IMAGENET = "random", "imagenet"  # what `weights` may be, besides the name of a file
+
 
 class AugmentSettings(Settings):
     """What happens to a training image; ranges are torchvision's of the same name."""
@@ -61,10 +63,15 @@ class TrainSettings(Settings):
 
 
 class RunSettings(Settings):
-    """What `train` reads: one model with its builder ("module:function"), arguments, recipe."""
+    """What `train` reads: one model with its builder ("module:function"), arguments, recipe.
+
+    `weights` says what it starts from; layers named in `fresh` stay random all the same.
+    """
 
     model: str
     builder: str
     arguments: dict[str, Any]
+    weights: str = RANDOM
+    fresh: tuple[str, ...] = ()
     seed: int
     train: TrainSettings

@@ -6,27 +6,39 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import BaseModel, ValidationError
 
 from minet.errors import InputError
-from minet.models import MODELS, argument_problems, input_problems
+from minet.models import (
+    MODELS,
+    argument_problems,
+    build,
+    fresh_layers,
+    input_problems,
+    pretrained_url,
+)
 from minet.params import Params, check_params, own_arguments, read_yaml, recipe
+from minet.pretrained import SUFFIXES, head_names, read_weights, weight_problems
 from minet.results import write_json
 from minet.settings_data import SPLITS, BetonRunSettings, DataSettings
 from minet.settings_score import CostRunSettings
-from minet.settings_train import RunSettings
+from minet.settings_train import IMAGENET, RANDOM, RunSettings
+from minet.settings_weights import WeightsSettings
 from stages.cli import parse_paths, run
 
 
 def main() -> None:
     """Write one JSON per consumer; InputError lists all problems and writes nothing."""
-    args = parse_paths(__doc__, "params", "sample", "out")
+    args = parse_paths(__doc__, "params", "sample", "weights", "out")
     raw = read_yaml(args.params)
     params, problems = check_params(raw, MODELS)
-    problems += [*_argument_problems(raw.get("models")), *_data_problems(raw, args.sample)]
+    blocks = raw.get("models")
+    problems += [*_argument_problems(blocks), *_weight_problems(blocks)]
+    problems += _data_problems(raw, args.sample)
     if params is None or problems:
         raise InputError(*(f"{args.params}: {problem}" for problem in problems))
-    _try_model(params)
+    _try_model(params, args.weights)
     for name, settings in resolved(params).items():
         write_json(args.out / f"{name}.json", settings.model_dump(mode="json"))
 
@@ -43,7 +55,14 @@ def resolved(params: Params) -> dict[str, BaseModel]:
         "sample": params.sample,
         "index": params.data,
         "beton": BetonRunSettings(root=params.data.root, **params.beton.model_dump()),
-        "train": RunSettings(**chosen, seed=params.seed, train=recipe(params, model)),
+        "weights": _weights(params),
+        "train": RunSettings(
+            **chosen,
+            seed=params.seed,
+            weights=params.weights(model),
+            fresh=fresh_layers(model) if params.weights(model) == IMAGENET else (),
+            train=recipe(params, model),
+        ),
         "evaluate": params.evaluate,
         "cost": CostRunSettings(**chosen, input_px=params.cost.input_px),
     }
@@ -78,14 +97,70 @@ def _data_problems(raw: Mapping[str, Any], sample: Path) -> Iterator[str]:
             yield f"data.{split} is {place!r}; no such {kind} in {data.root} (layout {data.layout})"
 
 
-def _try_model(params: Params) -> None:
-    """Run the chosen model on a batch of its recipe's size; InputError if it cannot."""
+def _weight_problems(blocks: Any) -> Iterator[str]:
+    """Look at what each model of the table is to start from."""
+    for name, block in blocks.items() if isinstance(blocks, dict) else ():
+        if name not in MODELS or not isinstance(block, dict) or "weights" not in block:
+            continue
+        value, url = block["weights"], pretrained_url(name)
+        allowed = [RANDOM, *([IMAGENET] if url else [])]
+        if value not in allowed and not (isinstance(value, str) and _is_file_name(value)):
+            names = f"{', '.join(allowed)} or a file in data/weights ({', '.join(SUFFIXES)})"
+            yield f"models.{name}.weights is {value!r}; allowed: {names}"
+
+
+def _is_file_name(value: str) -> bool:
+    return Path(value).name == value and value.endswith(SUFFIXES)
+
+
+def _weights(params: Params) -> WeightsSettings:
+    """Say which file holds the chosen model's weights, and where it can be had."""
+    value, url = params.weights(params.model), pretrained_url(params.model)
+    if value == RANDOM:
+        return WeightsSettings(file=None, url=None)
+    if value == IMAGENET and url is not None:
+        return WeightsSettings(file=Path(url).name, url=url)
+    return WeightsSettings(file=value, url=None)
+
+
+def _try_model(params: Params, folder: Path) -> None:
+    """Run the chosen model on a batch of its recipe's size; InputError if it cannot.
+
+    The cost is counted at a size of its own, and weights of one's own must fit.
+    """
     model, arguments = params.model, params.arguments(params.model)
     own = recipe(params, model)
     count = min(2, own.batch_size)
     problems = input_problems(model, arguments, shape=(count, 3, own.input_px, own.input_px))
+    if params.cost.input_px != own.input_px:
+        side_px = params.cost.input_px
+        problems += input_problems(model, arguments, shape=(1, 3, side_px, side_px))
+    problems += _file_problems(params, folder)
     if problems:
         raise InputError(*problems)
+
+
+def _file_problems(params: Params, folder: Path) -> list[str]:
+    """Hold a weight file of one's own against the chosen model, whatever the number of classes.
+
+    A file that DVC tracks may not have been brought yet; then training looks.
+    """
+    settings, model = _weights(params), params.model
+    if settings.file is None or settings.url is not None:
+        return []
+    what = f"models.{model}.weights is {settings.file!r}"
+    path = folder / settings.file
+    if not path.exists():
+        there = sorted(file.name for file in folder.glob("*") if file.suffix in SUFFIXES)
+        tracked = path.with_name(f"{path.name}.dvc").exists()
+        return [] if tracked else [f"{what}; no such file in {folder} ({there or 'none there'})"]
+    with torch.device("meta"):
+        narrow, wide = (
+            build(model, num_classes=classes, **params.arguments(model)) for classes in (2, 3)
+        )
+    weights = read_weights(path)
+    found = weight_problems(narrow, weights, head=head_names(narrow, wide), fresh=())
+    return [f"{what}; {problem}" for problem in found]
 
 
 if __name__ == "__main__":

@@ -8,14 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
+from torch import nn
 
+from minet.allocator import keep_freed_memory
 from minet.augment import IMAGENET_MEAN, IMAGENET_STD, InputForm
 from minet.batch import Batch
 from minet.building import build_by_name
 from minet.checkpoint import ResumeStore, fingerprint, save_model
 from minet.data.loader import BetonLoader
 from minet.data.plan import plan_epoch
-from minet.results import read_csv, write_csv, write_json
+from minet.errors import InputError
+from minet.pretrained import head_names, start_from, weight_problems
+from minet.results import file_digest, read_csv, write_csv, write_json
 from minet.seeding import Stream, torch_seed
 from minet.settings import read_settings
 from minet.settings_train import RunSettings, TrainSettings
@@ -29,24 +34,21 @@ def main() -> None:
     """Train from the betons; write weights, card, history, metrics and speed."""
     args = parse_paths(
         __doc__,
-        *("settings", "classes", "train", "val", "weights", "card", "history", "metrics", "speed"),
+        *("settings", "classes", "initial", "train", "val"),
+        *("weights", "card", "history", "metrics", "speed"),
     )
+    keep_freed_memory()
     settings = read_settings(args.settings, RunSettings)
     device = _device(settings.train)
     open_loader = partial(BetonLoader, batch_size=settings.train.batch_size, workers=workers())
     train, val = open_loader(args.train), open_loader(args.val)
     classes = [row["name"] for row in read_csv(args.classes)]
     form = _input_form(settings.train, train.record)
-    torch.manual_seed(torch_seed(settings.seed, Stream.INITIAL_WEIGHTS))
-    trainer = Trainer(
-        build_by_name(settings.builder, num_classes=len(classes), arguments=settings.arguments),
-        settings,
-        form,
-        device,
-    )
+    model, fresh = _initial_model(settings, len(classes), args.initial)
+    trainer = Trainer(model, settings, form, device)
     identity = fingerprint(
         settings.model_dump(exclude={"train": {"save_every_s"}}),
-        [train.record, val.record, classes],
+        [train.record, val.record, classes, file_digest(args.initial)],
         [_device_name(device), torch.get_num_threads()],
     )
     folder = Path(os.environ.get("DVC_ROOT", ".")) / ".resume" / identity
@@ -73,6 +75,8 @@ def main() -> None:
             "classes": classes,
             **asdict(form),
             "channels": "RGB",
+            "weights": settings.weights,
+            "fresh": fresh,
             "epoch": outcome.best.epoch,
             "fingerprint": identity,
             "settings": settings.model_dump(mode="json"),
@@ -81,6 +85,27 @@ def main() -> None:
         write_json(args.metrics, _metrics(outcome))
         write_json(args.speed, _speed(outcome, train.count, device))
         store.delete()
+
+
+def _initial_model(
+    settings: RunSettings, num_classes: int, initial: Path
+) -> tuple[nn.Module, list[str] | None]:
+    """Build the model with the weights that it starts from; what stays random if not all."""
+    build = partial(build_by_name, settings.builder, arguments=settings.arguments)
+    torch.manual_seed(torch_seed(settings.seed, Stream.INITIAL_WEIGHTS))
+    model = build(num_classes=num_classes)
+    weights = load_file(initial)
+    if not weights:
+        return model, None
+    with torch.device("meta"):
+        head = head_names(model, build(num_classes=num_classes + 1))
+    problems = weight_problems(model, weights, head=head, fresh=settings.fresh)
+    if problems:
+        what = f"models.{settings.model}.weights is {settings.weights!r}"
+        raise InputError(*(f"{what}; {problem}" for problem in problems))
+    fresh = start_from(model, weights)
+    print(f"weights: {settings.weights}; random: {', '.join(fresh) or 'none'}", flush=True)
+    return model, fresh
 
 
 def _device(recipe: TrainSettings) -> torch.device:
