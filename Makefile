@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test lint lock clean
+.PHONY: help setup repro test test-slow lint lock clean
 
 VENV := .venv
 PYTHON ?= python3
@@ -23,6 +23,9 @@ repro: $(VENV)/.ready ## run the pipeline: images to metrics and plots
 
 test: $(VENV)/.ready lint ## lint, types and tests: some minutes
 	@pytest
+
+test-slow: $(VENV)/.ready ## the pipeline with every model of the table: ten minutes
+	@pytest -m slow
 
 lint: $(VENV)/.ready ## format, lint and types
 	@ruff format --check . && ruff check . && mypy

@@ -99,14 +99,16 @@ def _inner_macs(inputs: list[Any], outputs: list[Any]) -> int:
     factor is the last but one input but for `baddbmm(sum, first, second, beta, alpha)`.
     """
     shapes = [shape for value in inputs if (shape := value.type().sizes()) is not None]
-    first = shapes[-2]
-    return math.prod(outputs[0].type().sizes()) * int(first[-1])
+    inner: int = shapes[-2][-1]
+    count: int = math.prod(outputs[0].type().sizes())
+    return count * inner
 
 
 def _attention_macs(inputs: list[Any], _: list[Any]) -> int:
     """Multiply-adds of scaled dot-product attention: queries with keys, weights with values."""
     query, key, value = (item.type().sizes() for item in inputs[:3])
-    return math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+    pairs: int = math.prod(query[:-1]) * key[-2]
+    return pairs * int(query[-1] + value[-1])
 
 
 _HANDLES = {

@@ -21,28 +21,32 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     A torch file may hold it under `state_dict` or `model` and with DataParallel's `module.` before
     each name. Names of torchvision's old DenseNet files become today's.
     """
-    try:
-        if path.suffix == ".safetensors":
-            found: Any = load_file(path)
-        else:
-            found = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except Exception as error:  # torch.load raises whatever its unpickler meets
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"{path}: not readable as weights: {reason}") from error
+    found = _unpacked(path)
     for key in ("state_dict", "model"):
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]
     if not isinstance(found, Mapping) or not found:
         raise InputError(f"{path}: holds no weights by name but a {type(found).__name__}")
-    strange = [name for name, tensor in found.items() if not isinstance(tensor, Tensor)]
-    if strange:
-        raise InputError(
-            f"{path}: {strange[0]!r} is a {type(found[strange[0]]).__name__}, no tensor"
-        )
+    for name, tensor in found.items():
+        if not isinstance(name, str):
+            raise InputError(f"{path}: {name!r} is no name of a tensor")
+        if not isinstance(tensor, Tensor):
+            raise InputError(f"{path}: {name!r} is a {type(tensor).__name__}, no tensor")
     prefix = "module." if all(name.startswith("module.") for name in found) else ""
     return {_today(name.removeprefix(prefix)): tensor for name, tensor in found.items()}
+
+
+def _unpacked(path: Path) -> Any:
+    """Load what a file holds, whatever that is."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except Exception as error:  # torch.load raises whatever its unpickler meets
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{path}: not readable as weights: {reason}") from error
 
 
 def head_names(model: nn.Module, wider: nn.Module) -> set[str]:

@@ -71,7 +71,7 @@ class RunSettings(Settings):
     model: str
     builder: str
     arguments: dict[str, Any]
-    weights: str = RANDOM
-    fresh: tuple[str, ...] = ()
+    weights: str
+    fresh: tuple[str, ...]
     seed: int
     train: TrainSettings

@@ -1,9 +1,10 @@
-"""Count what the model costs: parameters, multiply-adds, memory, depth."""
+"""Count what the model costs: parameters, multiply-adds, memory, depth; and what others print."""
 
 import torch
 
 from minet.building import build_by_name
 from minet.cost import count_costs, counts_disagree
+from minet.profilers import profiler_figures
 from minet.results import read_csv, write_json
 from minet.settings import read_settings
 from minet.settings_score import CostRunSettings
@@ -21,7 +22,8 @@ def main() -> None:
         arguments=settings.arguments,
     )
     record = count_costs(model, channels=3, side_px=settings.input_px)
-    write_json(args.metrics, record)
+    figures = profiler_figures(model, channels=3, side_px=settings.input_px)
+    write_json(args.metrics, record | {"profilers": figures})
     print(f"{settings.model}: {record['parameters']:,} parameters, {record['macs']:,} MACs")
     print(f"not counted: {record['uncounted'] or 'nothing'}")
     if counts_disagree(record):

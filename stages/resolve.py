@@ -151,9 +151,9 @@ def _file_problems(params: Params, folder: Path) -> list[str]:
     what = f"models.{model}.weights is {settings.file!r}"
     path = folder / settings.file
     if not path.exists():
-        there = sorted(file.name for file in folder.glob("*") if file.suffix in SUFFIXES)
+        there = ", ".join(sorted(f.name for f in folder.glob("*") if f.suffix in SUFFIXES))
         tracked = path.with_name(f"{path.name}.dvc").exists()
-        return [] if tracked else [f"{what}; no such file in {folder} ({there or 'none there'})"]
+        return [] if tracked else [f"{what}; no such file in {folder}; there: {there or 'none'}"]
     with torch.device("meta"):
         narrow, wide = (
             build(model, num_classes=classes, **params.arguments(model)) for classes in (2, 3)

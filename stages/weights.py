@@ -2,7 +2,8 @@
 
 import re
 from pathlib import Path
-from urllib.error import URLError
+
+import safetensors
 
 from minet.errors import InputError
 from minet.results import file_digest, whole_file
@@ -15,16 +16,19 @@ def main() -> None:
     """Write safetensors: those of the file named in the settings, or an empty one."""
     args = parse_paths(__doc__, "settings", "folder", "out")
     settings = read_settings(args.settings, WeightsSettings)
-    tensors = {}
-    if settings.file is not None:
+    if settings.file is None:
+        said, content = "random weights", safetensors.serialize({})
+    else:  # random weights are spared the import of torch
+        from safetensors.torch import save
+
         from minet.pretrained import read_weights
 
         tensors = read_weights(_found(settings.file, settings.url, args.folder))
-    from safetensors.torch import save_file
-
+        said = f"{len(tensors)} tensors of {settings.file}"
+        content = save({name: tensor.contiguous() for name, tensor in tensors.items()})
     with whole_file(args.out) as partial:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial)
-    print(f"{len(tensors)} tensors of {settings.file}" if tensors else "random weights")
+        partial.write_bytes(content)
+    print(said)
 
 
 def _found(file: str, url: str | None, folder: Path) -> Path:
@@ -45,7 +49,7 @@ def _downloaded(file: str, url: str, placed: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             hub.download_url_to_file(url, str(path), progress=False)
-        except (URLError, OSError) as error:
+        except OSError as error:
             raise InputError(
                 f"{url}: cannot be fetched ({error}); fetch it elsewhere and place it as {placed}"
             ) from error

@@ -61,7 +61,7 @@ def test_committed_params_are_valid(root: Path) -> None:
     [
         (
             {"model": "rrbd"},
-            "model is 'rrbd'; did you mean rrdb? allowed: cnn3, resnet18, resnet34, rrdb, rrdb_rnn",
+            f"model is 'rrbd'; did you mean rrdb? allowed: {', '.join(sorted(MODELS))}",
         ),
         (
             {"train.epochs": -1},
@@ -106,7 +106,7 @@ def test_committed_params_are_valid(root: Path) -> None:
             "data.test is '../test.txt'; must be a path below",
         ),
         ({"models.rrdb": None, "model": "rrdb"}, "models.rrdb is missing; add `rrdb: {}`"),
-        ({"models.vgg": {}}, "models.vgg is not a model; allowed: cnn3"),
+        ({"models.vgg": {}}, f"models.vgg is not a model; allowed: {min(MODELS)}, "),
         (
             {"models.rrdb.train": {"lr": -2}},
             "models.rrdb.train.lr is -2; input should be greater than 0",
@@ -137,7 +137,8 @@ def test_mistakes_of_every_kind_are_reported_together(write, tmp_path: Path, roo
     changes |= {"models.rrdb": {"growth": "wide"}, "models.cnn3": {"channels": 0}}
     path = write(changes | {"data.root": str(tmp_path / "nowhere")})
     command = [sys.executable, "-m", "stages.resolve", "--params", str(path)]
-    command += ["--sample", "data/sample", "--out", str(tmp_path / "out")]
+    command += ["--sample", "data/sample", "--weights", "data/weights"]
+    command += ["--out", str(tmp_path / "out")]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
@@ -184,7 +185,7 @@ def test_a_stage_gets_only_what_it_reads(write) -> None:
     changed = {"models.rrdb.growth": 48, "evaluate.mistakes": 3, "cost.input_px": 128}
     after = resolved(read_params(write(changed), MODELS))
     same = {name for name in before if before[name] == after[name]}
-    assert same == {"sample", "index", "beton", "train"}
+    assert same == {"sample", "index", "beton", "weights", "train"}
 
 
 def test_settings_survive_the_file_between_stages(write, tmp_path: Path) -> None:

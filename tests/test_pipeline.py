@@ -15,6 +15,10 @@ from pathlib import Path
 import pytest
 import yaml
 from closure import ROOT
+from test_cost import DEPTHS
+from test_models import PINNED
+
+from minet.models import MODELS
 
 TINY = {
     "model": "rrdb",
@@ -118,7 +122,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     made = Project(tmp_path_factory.mktemp("first") / "minet")
     output = made.run("dvc repro", MINET_WORKERS="1")
     assert ran(output) == [
-        *("resolve", "sample", "index", "beton@train", "beton@val", "beton@test"),
+        *("resolve", "sample", "index", "beton@train", "beton@val", "beton@test", "weights"),
         *("train", "evaluate", "cost", "plots"),
     ]
     made.run("git add -A && git commit -q -m results")
@@ -234,6 +238,70 @@ def test_from_scratch_with_two_workers_and_killed_it_ends_with_the_same_bytes(
     assert other.digests() == project.digests()
     assert not other.partials()
     assert not list((other.folder / ".resume").iterdir())
+
+
+def test_training_starts_from_weights_of_ones_own(project: Project) -> None:
+    """A run's own weights, placed by hand; what is in the file counts, not only its name."""
+    mine = project.folder / "data/weights/mine.safetensors"
+    shutil.copy(project.folder / "checkpoints/model.safetensors", mine)
+    start = "dvc exp run -S models.rrdb.weights=mine.safetensors"
+    output = project.run(start)
+    assert ran(output) == ["resolve", "weights", "train", "evaluate", "plots"]
+    assert "weights: mine.safetensors; random: none" in output
+    card = json.loads((project.folder / "checkpoints/model.json").read_text())
+    assert (card["weights"], card["fresh"]) == ("mine.safetensors", [])
+    weights = project.folder / "checkpoints/model.safetensors"
+    first = _digest(weights)
+    shutil.copy(weights, mine)
+    assert ran(project.run("dvc repro"))[:2] == ["weights", "train"]
+    assert _digest(weights) != first
+    before = _digest(weights)
+    change = "-S model=cnn3 -S models.cnn3.weights=mine.safetensors"
+    output = project.run(f"dvc exp run {change}", code=255)
+    assert "models.cnn3.weights is 'mine.safetensors'; 0.0.weight is (64, 3, 7, 7) in th" in output
+    change = "-S model=cnn3 -S models.cnn3.weights=none.pt"
+    output = project.run(f"dvc exp run {change}", code=255)
+    assert "no such file in data/weights; there: mine.safetensors" in output
+    output = project.run("dvc exp run -S model=cnn3 -S models.cnn3.weights=imagenet", code=255)
+    assert "models.cnn3.weights is 'imagenet'; allowed: random or a file in data/w" in output
+    assert _digest(weights) == before
+    mine.unlink()
+    project.run("git checkout -q . && dvc checkout -q")
+    assert ran(project.run("dvc repro")) == []
+
+
+def test_imagenet_weights_that_cannot_be_fetched(project: Project) -> None:
+    change = "-S model=resnet18 -S models.resnet18.weights=imagenet"
+    nowhere = {"https_proxy": "http://127.0.0.1:9", "TORCH_HOME": str(project.folder / ".torch")}
+    output = project.run(f"dvc exp run {change}", code=255, **nowhere)
+    assert "place it as data/weights/resnet18-f37072fd.pth" in output
+    project.run("git checkout -q . && dvc checkout -q")
+    assert ran(project.run("dvc repro")) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        if name in ("dynamic_resnet18", "dwg_any")
+        else pytest.param(name, marks=pytest.mark.slow)
+        for name in MODELS
+    ],
+)
+def test_every_model_runs_by_its_name(project: Project, name: str) -> None:
+    """One epoch at a size that all take; the one that takes 224 px alone says so itself."""
+    common = "-S train.epochs=1 -S train.warmup_epochs=0 -S train.input_px=64 -S cost.input_px=224"
+    output = project.run(f"dvc exp run -S model={name} {common}")
+    assert {"train", "evaluate", "cost", "plots"} <= set(ran(output))
+    pin = PINNED[name][0]
+    record = project.record("cost")
+    macs = record["macs_convolution"] + record["macs_linear"]
+    assert macs == pytest.approx(pin.macs_millions * 1e6, rel=0.02)  # its head has fewer classes
+    assert record["depth"] == DEPTHS[name]
+    assert project.record("test")["count"] == 12
+    card = json.loads((project.folder / "checkpoints/model.json").read_text())
+    assert card["model"] == name
+    project.run("git checkout -q . && dvc checkout -q")
 
 
 def test_queued_experiments_run_in_their_own_folders(project: Project) -> None:

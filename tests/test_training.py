@@ -41,6 +41,7 @@ def settings(raw_params: dict[str, Any], **changes: Any) -> RunSettings:
     train = raw_params["train"] | {"epochs": 3, "batch_size": 8, "input_px": 16, "lr": 0.01}
     train["augment"] |= {"rotation_degrees": 10.0, "channel_shuffle": 0.5}
     raw = {"model": "cnn3", "builder": "minet.models.cnn3:cnn3", "arguments": {}, "seed": 3}
+    raw |= {"weights": "random", "fresh": []}
     return RunSettings.model_validate_json(json.dumps(raw | {"train": train | changes}))
 
 
@@ -338,3 +339,37 @@ def test_a_model_is_rebuilt_from_its_card(tmp_path) -> None:
 def test_history_rows_are_those_that_others_rely_on() -> None:
     columns = list(EpochRecord.__dataclass_fields__)
     assert columns == ["epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr"]
+
+
+class Scheduled(nn.Module):
+    """A layer that follows the epochs, and says so in a buffer."""
+
+    epochs: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("epochs", torch.full((1,), -1.0))
+        self.told: list[int] = []
+
+    def at_epoch(self, epoch: int) -> None:
+        self.told.append(epoch)
+        self.epochs.fill_(epoch)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images * (1 + self.epochs)
+
+
+def test_layers_with_a_schedule_are_told_each_epoch_and_the_best_one_is_kept(
+    raw_params: dict[str, Any], blobs: ListSource, tmp_path: Path
+) -> None:
+    run = settings(raw_params, epochs=4)
+    layer = Scheduled()
+    trainer = Trainer(nn.Sequential(layer, model()), run, FORM, CPU)
+    plan = partial(plan_epoch, blobs.count, 16, run.train.augment, run.seed)
+    store = ResumeStore(tmp_path / "state", 1e9)
+    with store.hold():
+        outcome = fit(
+            trainer, blobs, blobs, plan, store=store, watcher=Watcher(quiet, [].append)
+        )  # fmt: skip
+    assert layer.told == [0, 1, 2, 3]
+    assert outcome.weights["0.epochs"].item() == outcome.best.epoch

@@ -1,0 +1,210 @@
+"""Time dynamic convolutions against static ones: python -m benchmarks.dynamic --out FILE.
+
+Training steps (forward, backward, Adam) of whole networks by turns, and each form of a mixed
+convolution by shape, every repeat kept. `--allocator system` leaves out `keep_freed_memory`. About
+half an hour on two cores; docs/performance.md shows results of it (python -m benchmarks.pages).
+"""
+
+import argparse
+import gc
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - torch's own idiom
+
+from benchmarks.common import machine
+from minet import dynamic
+from minet.allocator import keep_freed_memory
+from minet.models import build
+from minet.models.dwg_densenet121 import GeneratedConv
+from minet.results import write_json
+
+# planes in and out, side of the image, of the kernel, stride, how often in ResNet-18 at 224 px
+SHAPES = (
+    (64, 64, 56, 3, 1, 4),
+    (64, 128, 56, 3, 2, 1),
+    (128, 128, 28, 3, 1, 3),
+    (128, 256, 28, 3, 2, 1),
+    (256, 256, 14, 3, 1, 3),
+    (256, 512, 14, 3, 2, 1),
+    (512, 512, 7, 3, 1, 3),
+    (64, 128, 56, 1, 2, 1),
+    (128, 256, 28, 1, 2, 1),
+    (256, 512, 14, 1, 2, 1),
+)
+WARM_UP = 4  # calls before the clock: memory grows, kernels are chosen
+KERNELS = 4
+
+
+def main() -> None:
+    """Measure what is asked for and write it with the machine and every repeat."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--batch", type=int, nargs="+", default=[32, 64, 128])
+    parser.add_argument("--side-px", type=int, default=224)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--parts", nargs="+", default=["steps", "forms", "stem", "densenet"])
+    parser.add_argument("--allocator", choices=["kept", "system"], default="kept")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    if args.allocator == "kept":
+        keep_freed_memory()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    parts: dict[str, Callable[[int], dict[str, list[float]]]] = {
+        "steps": lambda count: _steps(_resnets(), count, args, device),
+        "forms": lambda count: _forms(count, args, device),
+        "stem": lambda count: _stem(count, args, device),
+        "densenet": lambda count: _steps(_densenets(), count, args, device),
+    }
+    record: dict[str, Any] = {"machine": machine(), "side_px": args.side_px}
+    record["allocator"] = args.allocator
+    for part in args.parts:
+        record[part] = {}
+        # three DenseNets' activations of 64 images are more than 24 GB
+        for count in args.batch if part != "densenet" else args.batch[:1]:
+            record[part][str(count)] = parts[part](count)
+            print(part, count, record[part][str(count)], flush=True)
+            write_json(args.out, record)
+
+
+def _resnets() -> dict[str, nn.Module]:
+    names = ("resnet18", "dynamic_resnet18")
+    models = {name: build(name, num_classes=50) for name in names}
+    return models | {"dynamic_resnet18, grouped alone": models["dynamic_resnet18"]}
+
+
+def _densenets() -> dict[str, nn.Module]:
+    names = ("densenet121", "dwg_densenet121", "dwg_any")
+    return {name: build(name, num_classes=50) for name in names}
+
+
+def _steps(
+    models: dict[str, nn.Module], count: int, args: argparse.Namespace, device: torch.device
+) -> dict[str, list[float]]:
+    """Milliseconds of each training step, the models by turns."""
+    images = torch.randn(count, 3, args.side_px, args.side_px, device=device)
+    images = images.contiguous(memory_format=torch.channels_last)
+    labels = torch.arange(count, device=device) % 50
+    steps = {}
+    for name, model in models.items():
+        model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+        steps[name] = _step(model.train(), optimizer, images, labels, name.endswith("alone"))
+    found = _by_turns(steps, args.repeats, device)
+    gc.collect()
+    return found
+
+
+def _step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    labels: Tensor,
+    grouped: bool,
+) -> Callable[[], None]:
+    def step() -> None:
+        with _grouped_alone() if grouped else nullcontext():
+            loss = F.cross_entropy(model(images), labels)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+
+    return step
+
+
+def _forms(count: int, args: argparse.Namespace, device: torch.device) -> dict[str, list[float]]:
+    """Milliseconds, forward and backward, of a static convolution and of each form, by shape."""
+    found = {}
+    for before, after, side_px, side, stride, _ in SHAPES:
+        size = side_px * args.side_px // 224
+        images = torch.randn(count, before, size, size, device=device, requires_grad=True)
+        bank = torch.randn(KERNELS, after, before, side, side, device=device) * 0.02
+        bank.requires_grad_()
+        attention = torch.softmax(torch.randn(count, KERNELS, device=device), 1).requires_grad_()
+        kernel = bank[0].detach().clone().requires_grad_()
+        calls = {"static": _static(images, kernel, stride)}
+        for form in _forms_for(side, stride):
+            calls[form] = _mixed(form, images, attention, bank, stride)
+        chosen = dynamic.fastest_form(images, bank, stride)
+        shape = f"{before}-{after}, {size} px, {side}x{side}, stride {stride}, chosen {chosen}"
+        for name, times in _by_turns(calls, args.repeats, device).items():
+            found[f"{shape}: {name}"] = times
+    return found
+
+
+def _forms_for(side: int, stride: int) -> list[str]:
+    if side == 1:
+        return ["grouped", "products", "outputs"]
+    return ["grouped", "outputs", *(["winograd"] if stride == 1 else [])]
+
+
+def _static(images: Tensor, kernel: Tensor, stride: int) -> Callable[[], None]:
+    def call() -> None:
+        _backward(F.conv2d(images, kernel, stride=stride, padding=kernel.shape[-1] // 2))
+
+    return call
+
+
+def _mixed(
+    form: str, images: Tensor, attention: Tensor, bank: Tensor, stride: int
+) -> Callable[[], None]:
+    def call() -> None:
+        _backward(dynamic._FORMS[form](images, attention, bank, stride))  # noqa: SLF001
+
+    return call
+
+
+def _stem(count: int, args: argparse.Namespace, device: torch.device) -> dict[str, list[float]]:
+    """Milliseconds of DenseNet's first convolution, static, generated, and image by image."""
+    images = torch.randn(count, 3, args.side_px, args.side_px, device=device)
+    static = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False, device=device)
+    generated = GeneratedConv(3, 64, 128).to(device)
+
+    def loop() -> None:
+        _backward(torch.cat([generated(image[None]) for image in images]))
+
+    calls = {
+        "static": lambda: _backward(static(images)),
+        "generated": lambda: _backward(generated(images)),
+        "generated image by image": loop,
+    }
+    return _by_turns(calls, args.repeats, device)
+
+
+def _backward(output: Tensor) -> None:
+    output.backward(torch.ones_like(output))  # type: ignore[no-untyped-call]
+
+
+def _by_turns(
+    calls: dict[str, Callable[[], None]], repeats: int, device: torch.device
+) -> dict[str, list[float]]:
+    """Milliseconds of each call after the warm-up, one of each in every repeat."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for repeat in range(WARM_UP + repeats):
+        for name, call in calls.items():
+            started = time.perf_counter()
+            call()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            if repeat >= WARM_UP:
+                times[name].append(round((time.perf_counter() - started) * 1e3, 1))
+    return times
+
+
+@contextmanager
+def _grouped_alone() -> Iterator[None]:
+    """Do as other implementations do: mix each image's kernels, one group an image, any shape."""
+    ours = dynamic.fastest_form
+    dynamic.fastest_form = lambda *_: "grouped"
+    try:
+        yield
+    finally:
+        dynamic.fastest_form = ours
+
+
+if __name__ == "__main__":
+    main()
