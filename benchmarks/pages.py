@@ -9,7 +9,6 @@ from benchmarks.common import put_between, spread, table
 from minet.results import read_json
 
 PAGE, RESULTS = Path("docs/performance.md"), Path("benchmarks/results")
-DYNAMIC = {"kept": RESULTS / "dynamic-cpu.json", "system": RESULTS / "dynamic-cpu-system.json"}
 
 
 def main() -> None:
@@ -20,11 +19,14 @@ def main() -> None:
 
 def tables(root: Path) -> dict[str, str]:
     """Give each table of the page by its marker."""
-    kept, system = (read_json(root / path) for path in DYNAMIC.values())
+    steps, forms, system = (
+        read_json(root / RESULTS / f"dynamic-cpu-{part}.json")
+        for part in ("steps", "forms", "system")
+    )
     return {
-        "dynamic steps": steps_table({"kept": kept, "system's": system}),
-        "dynamic forms": forms_table(kept, "32"),
-        "generated": generated_table(kept),
+        "dynamic steps": steps_table({"kept": steps, "system's": system}),
+        "dynamic forms": forms_table(forms, "32"),
+        "generated": generated_table({"stem": steps["stem"], "network": forms["densenet"]}),
     }
 
 
@@ -61,11 +63,11 @@ def forms_table(record: Mapping[str, Any], count: str) -> str:
     return table(("planes, image, kernel", *forms), rows)
 
 
-def generated_table(record: Mapping[str, Any]) -> str:
+def generated_table(parts: Mapping[str, Mapping[str, Any]]) -> str:
     """Milliseconds of generated first convolutions, alone and in the whole network."""
     rows = []
-    for part in ("stem", "densenet"):
-        for count, times in record[part].items():
+    for part, counts in parts.items():
+        for count, times in counts.items():
             first = next(iter(times.values()))
             rows += [
                 (f"{part}, batch {count}: {name}", spread(found), ratio(found, first))

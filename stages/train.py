@@ -23,7 +23,7 @@ from minet.pretrained import head_names, start_from, weight_problems
 from minet.results import file_digest, read_csv, write_csv, write_json
 from minet.seeding import Stream, torch_seed
 from minet.settings import read_settings
-from minet.settings_train import RunSettings, TrainSettings
+from minet.settings_train import IMAGENET, RunSettings, TrainSettings
 from minet.training import EpochRecord, Outcome, Trainer, Watcher, fit
 from stages.cli import bar, parse_paths, run, workers
 
@@ -105,6 +105,9 @@ def _initial_model(
         raise InputError(*(f"{what}; {problem}" for problem in problems))
     fresh = start_from(model, weights)
     print(f"weights: {settings.weights}; random: {', '.join(fresh) or 'none'}", flush=True)
+    normalize = settings.train.normalize
+    if settings.weights == IMAGENET != normalize:
+        print(f"note: they were trained with train.normalize imagenet, not {normalize}", flush=True)
     return model, fresh
 
 
