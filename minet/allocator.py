@@ -9,8 +9,8 @@ def keep_freed_memory() -> bool:
     """Keep freed memory for the next tensor instead of giving it back; whether that was possible.
 
     glibc maps every large block anew and the kernel fills it with zeros page by page: on a CPU that
-    is a tenth of ResNet-18's training step and half of a dynamic convolution's
-    (`python -m benchmarks.dynamic`). The process then stays as large as it ever was.
+    was 6 % of ResNet-18's training step and 37 % of dynamic ResNet-18's (docs/performance.md). The
+    process stays as large as it ever was; its first steps, in which it grows, gain nothing.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
