@@ -13,10 +13,10 @@ if sys.argv[1] == "kept" and not keep_freed_memory():
     sys.exit("not possible here")
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(10):  # an aligned block needs room to spare: the first ones find none
-    torch.ones(8_000_000)
+    torch.ones(20_000_000)
 before = faults()
 for _ in range(5):
-    torch.ones(8_000_000)  # 32 MB: 7,812 pages
+    torch.ones(20_000_000)  # 80 MB: 19,531 pages
 print(faults() - before)
 """
 
