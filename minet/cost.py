@@ -4,6 +4,7 @@ import logging
 import math
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -92,14 +93,12 @@ def _activation_bytes(model: nn.Module, image: Tensor) -> int:
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
-def _inner_macs(inputs: list[Any], outputs: list[Any]) -> int:
+def _product_macs(inputs: list[Any], outputs: list[Any], *, first: int) -> int:
     """Multiply-adds of a product: each number of the output sums over the factors' inner axis.
 
-    fvcore's own rule for `matmul` knows no vectors, and it has none for the others. The first
-    factor is the last but one input but for `baddbmm(sum, first, second, beta, alpha)`.
+    fvcore's own rule for `matmul` knows no vectors, and it has none for the others.
     """
-    shapes = [shape for value in inputs if (shape := value.type().sizes()) is not None]
-    inner: int = shapes[-2][-1]
+    inner: int = inputs[first].type().sizes()[-1]
     count: int = math.prod(outputs[0].type().sizes())
     return count * inner
 
@@ -112,9 +111,9 @@ def _attention_macs(inputs: list[Any], _: list[Any]) -> int:
 
 
 _HANDLES = {
-    "aten::matmul": _inner_macs,
-    "aten::baddbmm": _inner_macs,
-    "aten::mv": _inner_macs,
+    "aten::matmul": partial(_product_macs, first=0),
+    "aten::mv": partial(_product_macs, first=0),
+    "aten::baddbmm": partial(_product_macs, first=1),
     "aten::scaled_dot_product_attention": _attention_macs,
 }
 

@@ -1,14 +1,18 @@
 """Costs, counted by hand on small networks and pinned on the models."""
 
 import json
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - torch's own idiom
 
 from minet import cost
 from minet.cost import count_costs, counts_disagree
 from minet.models import MODELS, build
+from minet.models.dwg_densenet121 import GeneratedConv
+from minet.models.dynamic_resnet18 import DynamicConv
 
 DEPTHS = {
     "alexnet4": 7,
@@ -136,6 +140,91 @@ def test_counts_are_those_made_by_hand(
     assert record["depth"] == depth
     assert record["input_px"] == 8
     assert not counts_disagree(record)
+
+
+class Product(nn.Module):
+    """A function of the planes of an image, for products that are no layers."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.function(images[0])  # (3, 8, 8)
+
+
+def _attention(planes: Tensor) -> Tensor:
+    """8 queries of 8 features over 5 keys and values of 6 features."""
+    keys, values = planes[1, None, :5], planes[2, None, :5, :6]
+    return F.scaled_dot_product_attention(planes[None, 0], keys, values)
+
+
+PRODUCTS = [
+    # name, function of (3, 8, 8), multiply-adds
+    ("matrix and matrix", lambda x: x[0] @ x[1], 8 * 8 * 8),
+    ("matrix and vector", lambda x: x[0] @ x[1, 0], 8 * 8),
+    ("vector and matrix", lambda x: x[0, 0] @ x[1], 8 * 8),
+    ("vector and vector", lambda x: x[0, 0] @ x[1, 0], 8),
+    ("a matrix for all", lambda x: x @ x[0, :, :5], 3 * 8 * 5 * 8),
+    ("mv", lambda x: torch.mv(x[0, :5], x[1, 0]), 5 * 8),
+    ("bmm", lambda x: torch.bmm(x, x[:, :, :2]), 3 * 8 * 2 * 8),
+    ("baddbmm", lambda x: torch.baddbmm(x, x, x), 3 * 8 * 8 * 8),
+    ("einsum", lambda x: torch.einsum("cij,cjk->cik", x, x), 3 * 8 * 8 * 8),
+    ("attention", _attention, 8 * 5 * (8 + 6)),
+]
+
+
+@pytest.mark.parametrize(
+    ("function", "macs"), [row[1:] for row in PRODUCTS], ids=[row[0] for row in PRODUCTS]
+)
+def test_products_of_features_are_counted_by_hand(
+    function: Callable[[Tensor], Tensor], macs: int
+) -> None:
+    """They are work, but no layers: nothing is learnt in them."""
+    record = count_costs(
+        nn.Sequential(nn.Conv2d(3, 3, 1), Product(function)), channels=3, side_px=8
+    )
+    assert record["macs_product"] == macs
+    assert record["macs"] == macs + 3 * 3 * 64
+    assert record["uncounted"].keys() <= {"aten::select", "aten::slice"}
+    assert record["depth"] == 1
+
+
+def test_a_dynamic_convolution_is_counted_in_full() -> None:
+    """Attention 8 to 2 to 4, four kernels of 6 x 8 x 3 x 3 mixed, one convolution at 5 x 7."""
+    conv = nn.Conv2d(8, 6, 3, stride=2, padding=1, bias=False)
+    layer = DynamicConv(conv, kernels=4, reduction=4, temperature=30.0, epochs=10)
+    model = nn.Sequential(nn.Conv2d(3, 8, 1, bias=False), layer)
+    record = count_costs(model, channels=3, side_px=10)
+    assert record["macs_linear"] == 8 * 2 + 2 * 4
+    assert record["macs_product"] == 4 * (6 * 8 * 9)
+    assert record["macs_convolution"] == 100 * 3 * 8 + 5 * 5 * (6 * 8 * 9)
+    assert record["flops"] == 2 * record["macs"]
+    assert record["depth"] == 1 + 4
+
+
+def test_mixing_the_kernels_of_dynamic_resnet18_is_2_and_a_half_percent() -> None:
+    """K times 11,157,504 weights mixed, on top of the static network's convolutions."""
+    dynamic, static = (
+        count_costs(build(name, num_classes=50), channels=3, side_px=224)
+        for name in ("dynamic_resnet18", "resnet18")
+    )
+    assert dynamic["macs_product"] == 4 * 11_157_504
+    assert dynamic["macs_convolution"] == static["macs_convolution"]
+    assert dynamic["macs"] / static["macs"] == pytest.approx(1.025, abs=5e-4)
+
+
+def test_a_generated_convolution_is_counted_in_full() -> None:
+    record = count_costs(GeneratedConv(3, 4, 5), channels=3, side_px=8)
+    assert record["macs_linear"] == 3 * 5 + 5 * (4 * 3 * 49)
+    assert record["macs_convolution"] == 4 * 4 * (4 * 3 * 49)
+    assert record["depth"] == 3
+
+
+def test_attention_and_graph_of_parallel_are_counted_as_products() -> None:
+    """196 patches: queries with keys of 8, weights with values of 64; twice the graph's ties."""
+    record = count_costs(build("parallel", num_classes=50), channels=3, side_px=224)
+    assert record["macs_product"] == 196 * 196 * (8 + 64) + 2 * 196 * 196 * 64
 
 
 def test_counted_ops_add_norms_and_pools_to_the_multiply_adds() -> None:
