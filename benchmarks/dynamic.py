@@ -129,6 +129,8 @@ def _forms(count: int, args: argparse.Namespace, device: torch.device) -> dict[s
         calls = {"static": _static(images, kernel, stride)}
         for form in _forms_for(side, stride):
             calls[form] = _mixed(form, images, attention, bank, stride)
+        if side > 1:
+            calls["unfolded"] = _mixed_unfolded(images, attention, bank, stride)
         chosen = dynamic.fastest_form(images, bank, stride)
         shape = f"{before}-{after}, {size} px, {side}x{side}, stride {stride}, chosen {chosen}"
         for name, times in _by_turns(calls, args.repeats, device).items():
@@ -154,6 +156,18 @@ def _mixed(
 ) -> Callable[[], None]:
     def call() -> None:
         _backward(dynamic._FORMS[form](images, attention, bank, stride))  # noqa: SLF001
+
+    return call
+
+
+def _mixed_unfolded(
+    images: Tensor, attention: Tensor, bank: Tensor, stride: int
+) -> Callable[[], None]:
+    """Products with the pixels under each place, as for few planes: no form of a mixed one."""
+
+    def call() -> None:
+        kernels = dynamic._mixed(attention, bank)  # noqa: SLF001
+        _backward(dynamic._unfolded(images, kernels, stride))  # noqa: SLF001
 
     return call
 

@@ -49,7 +49,7 @@ def steps_table(records: Mapping[str, Mapping[str, Any]]) -> str:
 
 def forms_table(record: Mapping[str, Any], count: str) -> str:
     """Milliseconds of each form by shape; the chosen one in bold."""
-    forms = ("static", "grouped", "products", "outputs", "winograd")
+    forms = ("static", "grouped", "products", "unfolded", "outputs", "winograd")
     shapes: dict[str, dict[str, list[float]]] = {}
     for name, times in record["forms"][count].items():
         shape, _, form = name.partition(": ")

@@ -22,6 +22,10 @@ _BANK = 640  # once a batch: reading the whole bank where a static convolution r
 _WINOGRAD = 1.4  # tiles overlap, and matrix products are slower than a convolution
 _WINOGRAD_BANK = 750  # once a batch: the bank transformed is 4 times as large
 
+# Weights of one output plane up to which copying the pixels under them pays: a group of few planes
+# leaves a convolution little to do at once. Between 245, where it does, and 392, where it does not
+_FEW_TAPS = 256
+
 
 def mixed_conv2d(images: Tensor, attention: Tensor, bank: Tensor, *, stride: int = 1) -> Tensor:
     """Convolve each image with its own mixture of a bank's kernels, without bias.
@@ -38,11 +42,24 @@ def per_image_conv2d(images: Tensor, kernels: Tensor, *, stride: int = 1) -> Ten
 
     Images (N, C, H, W), kernels (N, O, C, side, side) with an odd side; padded by side // 2.
     """
-    count, planes, side = len(images), kernels.shape[1], kernels.shape[-1]
+    count, taps = len(images), kernels[0, 0].numel()
+    if count > 1 and taps <= _FEW_TAPS:
+        return _unfolded(images, kernels, stride)
+    planes, side = kernels.shape[1], kernels.shape[-1]
     joined = images.contiguous().flatten(0, 1)[None]  # (1, N C, H, W)
     stacked = kernels.flatten(0, 1)  # (N O, C, side, side)
     output = F.conv2d(joined, stacked, stride=stride, padding=side // 2, groups=count)
     return output.view(count, planes, *output.shape[2:])
+
+
+def _unfolded(images: Tensor, kernels: Tensor, stride: int) -> Tensor:
+    """Copy the pixels under a kernel's every place; then one matrix product an image."""
+    side = kernels.shape[-1]
+    padded = F.pad(images, [side // 2] * 4)
+    places = padded.unfold(2, side, stride).unfold(3, side, stride)  # (N, C, H', W', side, side)
+    rows, columns = places.shape[2:4]
+    pixels = places.permute(0, 1, 4, 5, 2, 3).reshape(len(images), -1, rows * columns)
+    return (kernels.flatten(2) @ pixels).view(len(images), -1, rows, columns)
 
 
 def fastest_form(images: Tensor, bank: Tensor, stride: int) -> str:

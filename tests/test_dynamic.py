@@ -119,8 +119,13 @@ def test_winograds_form_is_for_float32_alone() -> None:
         dynamic._winograd(images[:1], torch.ones(1, 4), bank, 2)
 
 
+@pytest.mark.parametrize("few_taps", [0, 1_000])
 @pytest.mark.parametrize(("side", "stride"), [(7, 2), (3, 1), (1, 1)])
-def test_a_kernel_an_image_in_one_call(side: int, stride: int) -> None:
+def test_a_kernel_an_image_in_one_call(
+    monkeypatch: pytest.MonkeyPatch, side: int, stride: int, few_taps: int
+) -> None:
+    """As groups of one convolution, and as products with the pixels under each place."""
+    monkeypatch.setattr(dynamic, "_FEW_TAPS", few_taps)
     images, _, _ = _inputs(4, 13, 10, 1)
     kernels = torch.randn(4, 6, 5, side, side, dtype=torch.float64, requires_grad=True)
     rows = [
