@@ -18,6 +18,7 @@ FORMS = {  # (side, stride) -> forms that can do it
     (1, 1): ("grouped", "outputs", "products"),
     (1, 2): ("grouped", "outputs", "products"),
 }
+NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
 CASES = [(*key, form) for key, forms in FORMS.items() for form in forms]
 
 
@@ -76,13 +77,14 @@ def test_forms_agree_in_float32_within_its_digits(form: str) -> None:
     assert (found - expected).abs().max() < 2e-5 * expected.abs().max()
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_GPU)])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize(("side", "stride"), FORMS)
 def test_mixed_convolution_takes_either_memory_format(
-    side: int, stride: int, memory_format: torch.memory_format
+    side: int, stride: int, memory_format: torch.memory_format, device: str
 ) -> None:
-    images, attention, bank = _inputs(3, 9, 8, side)
-    images = images.detach().contiguous(memory_format=memory_format)
+    images, attention, bank = (tensor.detach().to(device) for tensor in _inputs(3, 9, 8, side))
+    images = images.contiguous(memory_format=memory_format)
     expected = _loop(images, attention, bank, stride)
     torch.testing.assert_close(mixed_conv2d(images, attention, bank, stride=stride), expected)
 
