@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own idiom
 _TILE, _STEP = 6, 4  # Winograd's F(4 x 4, 3 x 3): tiles of 6 x 6 pixels give 4 x 4
 
 # Seconds of training a 3 x 3 convolution, in units of one static multiply-add per weight and image,
-# fitted to benchmarks/results/dynamic.json: what a form costs beside its multiply-adds
+# fitted to the forms of docs/performance.md: what a form costs beside its multiply-adds
 _MIXED_KERNEL = 100  # writing and reading a kernel of its own for every image, and its gradient
 _BANK = 640  # once a batch: reading the whole bank where a static convolution reads one kernel
 _WINOGRAD = 1.4  # tiles overlap, and matrix products are slower than a convolution

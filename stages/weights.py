@@ -1,6 +1,7 @@
 """Bring the weights that training starts from into one form; none for random ones."""
 
 import re
+from http.client import HTTPException
 from pathlib import Path
 
 import safetensors
@@ -25,7 +26,8 @@ def main() -> None:
 
         tensors = read_weights(_found(settings.file, settings.url, args.folder))
         said = f"{len(tensors)} tensors of {settings.file}"
-        content = save({name: tensor.contiguous() for name, tensor in tensors.items()})
+        # copies: of tensors that share memory, as views in a torch file do, safetensors saves none
+        content = save({name: tensor.clone().contiguous() for name, tensor in tensors.items()})
     with whole_file(args.out) as partial:
         partial.write_bytes(content)
     print(said)
@@ -49,7 +51,7 @@ def _downloaded(file: str, url: str, placed: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             hub.download_url_to_file(url, str(path), progress=False)
-        except OSError as error:
+        except (OSError, HTTPException) as error:
             raise InputError(
                 f"{url}: cannot be fetched ({error}); fetch it elsewhere and place it as {placed}"
             ) from error

@@ -82,6 +82,17 @@ def test_common_wrappings_of_torch_files_are_opened(tmp_path: Path, key: str) ->
     assert read_weights(tmp_path / "w.pth").keys() == weights.keys()
 
 
+def test_tensors_that_share_memory_are_taken(tmp_path: Path) -> None:
+    """Two names of one tensor, and views of a larger one, as torch files may hold them."""
+    whole = torch.arange(12.0).view(3, 4)
+    (tmp_path / "weights").mkdir()
+    torch.save({"a": whole, "b": whole, "c": whole[:, 1].T}, tmp_path / "weights/w.pt")
+    assert "3 tensors of w.pt" in _stage(tmp_path, {"file": "w.pt", "url": None})
+    found = load_file(tmp_path / "out.safetensors")
+    assert torch.equal(found["a"], whole)
+    assert torch.equal(found["c"], whole[:, 1])
+
+
 def test_old_names_of_densenet_become_todays(tmp_path: Path) -> None:
     """Files of torchvision have norm.1 where its code has norm1."""
     weights = _weights("densenet121", 5, 0)

@@ -4,7 +4,7 @@ The 7x7 stem and the last layer stay static; the 16 Conv3x3 and 3 Conv1x1 mix a 
 attention: mean over space, linear C to C/reduction, ReLU, linear to K, softmax at a temperature
 that falls from its start to 1 linearly over the first epochs. The report prints 178.3 M MACs, ten
 times less than the static one: its profiler does not see the dynamic convolutions.
-Depth 66; the report counts the static network's 18, for attention and mixing are part of a layer.
+Depth 66: attention and mixing are three layers before each convolution; the report goes by 18.
 44,984,702 parameters and 1,813.9 M multiply-adds at 50 classes and 224 px, and 44.6 M more of
 mixing kernels.
 """
