@@ -118,7 +118,7 @@ def test_every_model_has_a_pinned_row(name: str) -> None:
         record = count_costs(build(name, num_classes=50), channels=3, side_px=224)
         parameters = record["parameters"]
         macs_millions = (record["macs_convolution"] + record["macs_linear"]) / 1e6
-        pytest.fail(f'add to PINNED: "{name}": [Pin({parameters:_}, {macs_millions:_.1f})],')
+        pytest.fail(f'add to PINNED: "{name}": [Pin({parameters:_}, {macs_millions:_.3f})],')
 
 
 def test_no_pinned_row_is_left_of_a_model_that_went() -> None:
