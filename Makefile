@@ -2,16 +2,36 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test test-slow lint lock clean
+.PHONY: help setup repro test test-slow lint lock wheel clean
 
 VENV := .venv
 PYTHON ?= python3
+DIST := dist
 UV_VERSION := 0.13.9
-# what FFCV's build and OpenCV's import need from Debian or Ubuntu
-PACKAGES := build-essential pkg-config libopencv-dev libturbojpeg0-dev python3-dev python3-venv \
-  libgl1 libglib2.0-0
+# what FFCV's build needs from Debian or Ubuntu
+PACKAGES := build-essential pkg-config libopencv-dev libturbojpeg0-dev python3-dev python3-venv
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+define check-python
+@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || \
+  { echo "error: $$($(PYTHON) --version 2>&1); minet needs Python 3.11 to 3.13 (PYTHON=python3.x make ...)" >&2; exit 1; }
+endef
+
+define install-packages
+@missing=""; \
+pkg-config --exists opencv4 libturbojpeg 2>/dev/null || missing=yes; \
+command -v c++ >/dev/null || missing=yes; \
+$(PYTHON) -c 'import ensurepip, sysconfig, pathlib as p; \
+  assert p.Path(sysconfig.get_paths()["include"], "Python.h").exists()' 2>/dev/null || missing=yes; \
+if [ -n "$$missing" ]; then \
+  as_root=""; [ "$$(id -u)" = 0 ] || as_root=sudo; \
+  command -v apt-get >/dev/null || { echo "error: FFCV needs these Debian packages: $(PACKAGES)" >&2; exit 1; }; \
+  echo "installing Debian packages: $(PACKAGES)"; \
+  $$as_root apt-get update -q && $$as_root env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -q -y --no-install-recommends $(PACKAGES); \
+fi
+endef
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -24,7 +44,7 @@ repro: $(VENV)/.ready ## run the pipeline: images to metrics and plots
 test: $(VENV)/.ready lint ## lint, types and tests: some minutes
 	@pytest
 
-test-slow: $(VENV)/.ready ## the pipeline with every model of the table: ten minutes
+test-slow: $(VENV)/.ready ## the pipeline with every model of the table, and the wheel: ten minutes
 	@pytest -m slow
 
 lint: $(VENV)/.ready ## format, lint and types
@@ -34,24 +54,17 @@ lock: $(VENV)/.ready ## resolve pyproject.toml into requirements.lock
 	@uv pip compile pyproject.toml --group dev --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-header --upgrade -o requirements.lock
 
+wheel: ## FFCV as a wheel for PYTHON, for machines without Debian packages
+	$(check-python)
+	$(install-packages)
+	@tools/wheel.sh "$(PYTHON)" "$(DIST)"
+
 clean: ## remove what set-up made
 	@rm -rf $(VENV)
 
 $(VENV)/.ready: requirements.lock
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
-	  { echo "error: $$($(PYTHON) --version); minet needs Python 3.11 to 3.13 (PYTHON=python3.x make ...)" >&2; exit 1; }
-	@missing=""; \
-	pkg-config --exists opencv4 libturbojpeg 2>/dev/null || missing=yes; \
-	command -v c++ >/dev/null || missing=yes; \
-	$(PYTHON) -c 'import ensurepip, sysconfig, pathlib as p; \
-	  assert p.Path(sysconfig.get_paths()["include"], "Python.h").exists()' 2>/dev/null || missing=yes; \
-	if [ -n "$$missing" ]; then \
-	  as_root=""; [ "$$(id -u)" = 0 ] || as_root=sudo; \
-	  command -v apt-get >/dev/null || { echo "error: FFCV needs these Debian packages: $(PACKAGES)" >&2; exit 1; }; \
-	  echo "installing Debian packages: $(PACKAGES)"; \
-	  $$as_root apt-get update -q && $$as_root env DEBIAN_FRONTEND=noninteractive \
-	    apt-get install -q -y --no-install-recommends $(PACKAGES); \
-	fi
+	$(check-python)
+	$(install-packages)
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(VENV)/bin/pip install -q uv==$(UV_VERSION)
 	@$(VENV)/bin/uv pip install -q --python $(VENV)/bin/python --compile-bytecode --require-hashes \
