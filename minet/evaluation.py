@@ -44,7 +44,7 @@ def predict(
         for name, found in outputs.items():
             logits = model(to_input(zero_absent(images, name), form))
             found.append(logits.double().softmax(dim=1).cpu().numpy())
-        labels.append(batch.labels.numpy())
+        labels.append(batch.labels.cpu().numpy())
         gallery.add(batch, outputs["RGB"][-1])
     all_labels = np.concatenate(labels)
     probabilities = {name: np.concatenate(found) for name, found in outputs.items()}
@@ -63,7 +63,7 @@ class _Gallery:
     def add(self, batch: Batch, probabilities: Probabilities) -> None:
         pixels: Tensor = batch.images.permute(0, 2, 3, 1)
         self._side_px = pixels.shape[1]
-        for place in worst_mistakes(batch.labels.numpy(), probabilities, self._most):
+        for place in worst_mistakes(batch.labels.cpu().numpy(), probabilities, self._most):
             confidence = float(probabilities[place].max())
             picture = pixels[int(place)].cpu().numpy().copy()
             self._found.append((-confidence, int(batch.indices[place]), picture))

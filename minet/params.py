@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 
 from minet.errors import InputError
 from minet.settings import Settings, choices, setting_problems
-from minet.settings_data import BetonSettings, DataSettings, SampleSettings
+from minet.settings_data import BetonSettings, DataSection, SampleSettings
 from minet.settings_score import CostSettings, EvaluateSettings
 from minet.settings_train import RANDOM, TrainSettings
 
@@ -22,7 +22,7 @@ class Params(Settings):
     model: str
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     sample: SampleSettings
-    data: DataSettings
+    data: DataSection
     beton: BetonSettings
     train: TrainSettings
     evaluate: EvaluateSettings

@@ -9,6 +9,8 @@ from minet.settings import AtLeastOne, Pixels, Settings
 
 SPLITS = ("train", "val", "test")
 
+Cache = Literal["auto", "resident", "stream"]  # where training reads a split from
+
 
 def _below_root(place: str) -> str:
     path = PurePosixPath(place)
@@ -46,6 +48,12 @@ class DataSettings(Settings):
     val: Below
     test: Below
     on_bad_image: Literal["error", "skip"]
+
+
+class DataSection(DataSettings):
+    """`data` of params.yaml: what the index reads, and where training keeps what it reads."""
+
+    cache: Cache
 
 
 class BetonSettings(Settings):

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from minet.settings import AtLeastOne, Pixels, Positive, Settings, Share
+from minet.settings_data import Cache
 
 RANDOM, IMAGENET = "random", "imagenet"  # what `weights` may be, besides the name of a file
 
@@ -65,7 +66,8 @@ class TrainSettings(Settings):
 class RunSettings(Settings):
     """What `train` reads: one model with its builder ("module:function"), arguments, recipe.
 
-    `weights` says what it starts from; layers named in `fresh` stay random all the same.
+    `weights` says what it starts from; layers named in `fresh` stay random all the same. `cache`
+    changes no byte of the outcome, as `train.save_every_s` does not.
     """
 
     model: str
@@ -74,4 +76,9 @@ class RunSettings(Settings):
     weights: str
     fresh: tuple[str, ...]
     seed: int
+    cache: Cache
     train: TrainSettings
+
+    def record(self) -> dict[str, Any]:
+        """Give what the bytes of the outcome depend on, as plain data."""
+        return self.model_dump(mode="json", exclude={"cache": True, "train": {"save_every_s"}})

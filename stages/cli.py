@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
-from joblib import cpu_count
 from tqdm import tqdm
 
 from minet.errors import InputError
@@ -45,6 +44,8 @@ def workers() -> int:
     """
     asked = os.environ.get("MINET_WORKERS")
     if asked is None:
+        from joblib import cpu_count  # here: not every stage has work for threads
+
         return int(cpu_count())
     if not asked.isdecimal() or int(asked) < 1:
         raise InputError(f"MINET_WORKERS is {asked!r}; must be a whole number from 1")

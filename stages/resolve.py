@@ -21,7 +21,7 @@ from minet.models import (
 from minet.params import Params, check_params, own_arguments, read_yaml, recipe
 from minet.pretrained import SUFFIXES, head_names, read_weights, weight_problems
 from minet.results import write_json
-from minet.settings_data import SPLITS, BetonRunSettings, DataSettings
+from minet.settings_data import SPLITS, BetonRunSettings, DataSection, DataSettings
 from minet.settings_score import CostRunSettings
 from minet.settings_train import IMAGENET, RANDOM, RunSettings
 from minet.settings_weights import WeightsSettings
@@ -53,12 +53,13 @@ def resolved(params: Params) -> dict[str, BaseModel]:
     }
     return {
         "sample": params.sample,
-        "index": params.data,
+        "index": DataSettings(**params.data.model_dump(exclude={"cache"})),
         "beton": BetonRunSettings(root=params.data.root, **params.beton.model_dump()),
         "weights": _weights(params),
         "train": RunSettings(
             **chosen,
             seed=params.seed,
+            cache=params.data.cache,
             weights=params.weights(model),
             fresh=fresh_layers(model) if params.weights(model) == IMAGENET else (),
             train=recipe(params, model),
@@ -83,7 +84,7 @@ def _data_problems(raw: Mapping[str, Any], sample: Path) -> Iterator[str]:
     DVC brings only what it tracks: there the original tree counts.
     """
     try:
-        data = DataSettings.model_validate_json(json.dumps(raw.get("data"), default=str))
+        data = DataSection.model_validate_json(json.dumps(raw.get("data"), default=str))
     except ValidationError:
         return  # reported with the other sections
     trees = (Path(), Path(os.environ.get("DVC_ROOT", ".")))

@@ -40,14 +40,20 @@ def main() -> None:
     keep_freed_memory()
     settings = read_settings(args.settings, RunSettings)
     device = _device(settings.train)
-    open_loader = partial(BetonLoader, batch_size=settings.train.batch_size, workers=workers())
+    open_loader = partial(
+        BetonLoader,
+        batch_size=settings.train.batch_size,
+        workers=workers(),
+        cache=settings.cache,
+        device=device,
+    )
     train, val = open_loader(args.train), open_loader(args.val)
     classes = [row["name"] for row in read_csv(args.classes)]
     form = _input_form(settings.train, train.record)
     model, fresh = _initial_model(settings, len(classes), args.initial)
     trainer = Trainer(model, settings, form, device)
     identity = fingerprint(
-        settings.model_dump(exclude={"train": {"save_every_s"}}),
+        settings.record(),
         [train.record, val.record, classes, file_digest(args.initial)],
         [_device_name(device), torch.get_num_threads()],
     )
@@ -79,7 +85,7 @@ def main() -> None:
             "fresh": fresh,
             "epoch": outcome.best.epoch,
             "fingerprint": identity,
-            "settings": settings.model_dump(mode="json"),
+            "settings": settings.record(),
         }
         save_model(args.weights, args.card, outcome.weights, card)
         write_json(args.metrics, _metrics(outcome))

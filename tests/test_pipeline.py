@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from closure import ROOT
 from test_cost import DEPTHS
 from test_models import PINNED
 
+from minet.data.layout import read_layout
 from minet.models import MODELS
 
 TINY = {
@@ -148,6 +150,15 @@ def test_the_pipeline_leaves_what_the_design_promises(project: Project) -> None:
     assert not list((project.folder / ".resume").iterdir()), "a state outlived its run"
 
 
+def test_the_cache_does_not_double_the_disk(project: Project) -> None:
+    """Of what the pipeline wrote the cache keeps no copy where the disk can link (ext4 can)."""
+    assert project.run("dvc config cache.type").strip() == "reflink,hardlink,copy"
+    if re.search("Cache types:.*reflink", project.run("dvc doctor")):
+        pytest.skip("a reflink shows in no count of links")
+    for name in ("data/beton/train.beton", "checkpoints/model.safetensors"):
+        assert (project.folder / name).stat().st_nlink == 2
+
+
 def test_plots_load_in_dvc(project: Project) -> None:
     """Every plot of dvc.yaml is found; rows of the confusion are true classes."""
     plots = json.loads(project.run("dvc plots show --json 2>/dev/null"))
@@ -238,6 +249,45 @@ def test_from_scratch_with_two_workers_and_killed_it_ends_with_the_same_bytes(
     assert other.digests() == project.digests()
     assert not other.partials()
     assert not list((other.folder / ".resume").iterdir())
+
+
+def test_a_changed_split_is_prepared_again_and_no_other(project: Project) -> None:
+    output = project.run("dvc exp run -S sample.val=14")
+    assert ran(output)[:5] == ["resolve", "sample", "index", "beton@val", "train"]
+    assert read_layout(project.folder / "data/beton/val.beton").labels.size == 14
+    project.run("git checkout -q . && dvc checkout -q")
+    assert ran(project.run("dvc repro")) == []
+
+
+def test_where_training_reads_from_changes_no_byte(project: Project) -> None:
+    before = project.digests()
+    for cache in ("stream", "resident"):
+        output = project.run(f"dvc exp run -S data.cache={cache}")
+        assert ran(output) == ["resolve", "train"]  # of the same bytes nothing more depends
+        assert project.digests() == before
+    project.run("git checkout -q . && dvc checkout -q")
+
+
+def test_a_stage_run_by_hand_cannot_reach_the_cache_through_a_hard_link(project: Project) -> None:
+    """Each stage writes beside its outputs and renames; root may write to read-only files."""
+    cache = project.folder / ".dvc/cache/files/md5"
+    project.run("dvc config cache.type hardlink && dvc checkout --relink -q")
+    before = {path: _digest(path) for path in cache.rglob("*") if path.is_file()}
+    linked = {path.stat().st_ino for path in before}
+    folders = (project.folder / name for name in ("data", "checkpoints", "plots"))
+    files = chain.from_iterable(folder.rglob("*") for folder in folders)
+    outputs = [path for path in files if path.stat().st_ino in linked]
+    kinds = {path.suffix for path in outputs}
+    assert {".beton", ".json", ".csv", ".safetensors", ".png", ".npz", ".JPEG"} <= kinds
+    stages = yaml.safe_load((project.folder / "dvc.yaml").read_text())["stages"]
+    for stage in stages.values():
+        for split in ("train", "val") if "matrix" in stage else ("",):
+            project.run(stage["cmd"].replace("${item.split}", split))
+    replaced = [path for path in outputs if path.stat().st_ino not in linked]
+    assert {path.suffix for path in replaced} == kinds
+    assert {path: _digest(path) for path in before} == before
+    project.run("git checkout -q . && dvc checkout -q")
+    assert ran(project.run("dvc repro")) == []
 
 
 def test_training_starts_from_weights_of_ones_own(project: Project) -> None:

@@ -41,6 +41,44 @@ def test_plots_take_the_names_of_classes_as_they_are(root: Path, tmp_path: Path)
     assert made == {"curves.png", "confusion.png", "channels.png", "mistakes.png"}
 
 
+def test_threads_are_as_many_as_the_cores_that_this_process_may_use(root: Path) -> None:
+    """On a shared machine a job owns some of the cores, and more threads would only wait."""
+    code = """
+import os, sys
+os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:int(sys.argv[1])]))
+from stages.cli import workers
+print(workers())
+"""
+    for cores in {1, len(os.sched_getaffinity(0))}:
+        command = [sys.executable, "-c", code, str(cores)]
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+        least = min(cores, 1)  # a container may be allowed fewer than it has
+        assert least <= int(done.stdout) <= cores
+
+
+HEAVY = {"torch", "torchvision", "matplotlib", "numba", "sklearn", "pandas", "cv2", "ffcv", "dvc"}
+IMPORTS = {
+    "sample": set(),
+    "resolve": {"torch"},
+    "index": {"matplotlib", "pandas"},
+    "beton": {"numba"},
+    "weights": set(),
+    "train": {"torch", "numba"},
+    "evaluate": {"torch", "numba", "sklearn", "pandas"},
+    "cost": {"torch"},
+    "plots": {"matplotlib", "pandas"},
+}
+
+
+@pytest.mark.parametrize("stage", IMPORTS)
+def test_a_stage_imports_nothing_heavy_that_it_does_not_need(root: Path, stage: str) -> None:
+    """Torch and torchvision take a second each, FFCV three; scikit-learn brings pandas."""
+    code = f"import sys, stages.{stage}; print(*sorted(sys.modules))"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    assert HEAVY & set(done.stdout.split()) == IMPORTS[stage]
+
+
 @pytest.mark.parametrize("asked", ["0", "two", "-1", ""])
 def test_a_number_of_workers_that_is_none_is_named(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str

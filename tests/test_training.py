@@ -41,7 +41,7 @@ def settings(raw_params: dict[str, Any], **changes: Any) -> RunSettings:
     train = raw_params["train"] | {"epochs": 3, "batch_size": 8, "input_px": 16, "lr": 0.01}
     train["augment"] |= {"rotation_degrees": 10.0, "channel_shuffle": 0.5}
     raw = {"model": "cnn3", "builder": "minet.models.cnn3:cnn3", "arguments": {}, "seed": 3}
-    raw |= {"weights": "random", "fresh": []}
+    raw |= {"weights": "random", "fresh": [], "cache": "auto"}
     return RunSettings.model_validate_json(json.dumps(raw | {"train": train | changes}))
 
 

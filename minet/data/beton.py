@@ -1,43 +1,56 @@
-"""Writing betons: FFCV's own fields and page layout, fed in order by threads of ours.
+"""Writing betons: threads decode and resize, one writer lays the records out in their order.
 
-FFCV's writer processes would hang for ever on one bad image and give other bytes on every run
-(libffcv/ffcv#142). Here threads decode and resize, and one writer in this process allocates pages
-in the order of the index, so that the bytes do not depend on the number of workers.
+FFCV's own writer would hang for ever on one bad image and give other bytes on every run
+(libffcv/ffcv#142). Here the bytes do not depend on the number of workers, nor memory on the number
+of images.
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ffcv.fields import IntField, RGBImageField
-from ffcv.memory_allocator import MemoryAllocator
-from ffcv.writer import DatasetWriter, handle_sample
-from PIL import Image
 
-from minet.data.images import Pixels, PixelSums, decode, prepare
+from minet.data.images import PixelSums
+from minet.data.layout import (
+    MODES,
+    RAW,
+    ContentDigest,
+    Layout,
+    next_place,
+    page_bytes_for,
+    pages_at,
+    place,
+    probe_digest,
+)
 from minet.data.parallel import ordered_map
+from minet.data.pixels import Memory, encode_record, prepare_file
 from minet.errors import InputError
-from minet.results import file_digest, whole_file
+from minet.results import whole_file
 from minet.settings_data import BetonRunSettings
 
+_AT_ONCE = 8  # images that a thread takes at a time: each handing over costs
+
+Row = Mapping[str, str]
 Progress = Callable[[Iterable["Record"], int], Iterable["Record"]]
 
 
 @dataclass(frozen=True)
 class Record:
-    """One image, ready to be written."""
+    """One image of a beton."""
 
-    pixels: Pixels  # (crop_px, crop_px, 3)
-    label: int
-    sums: PixelSums
+    digest: bytes  # SHA-256 of what is stored
+    sums: PixelSums  # of the pixels, before compression
+    jpeg: bytes | None  # yet to be written; None for raw pixels, whose place is known beforehand
 
 
 def write_beton(
     path: Path,
-    rows: Sequence[Mapping[str, str]],
+    rows: Sequence[Row],
     settings: BetonRunSettings,
     *,
     workers: int,
@@ -48,25 +61,18 @@ def write_beton(
     The beton appears whole or not at all. InputError names an image that is no longer what the
     index saw. `progress` wraps the stream of records for a display.
     """
-
-    def record(row: Mapping[str, str]) -> Record:
-        image = _read(settings, row)
-        pixels = prepare(image, settings.resize_px, settings.crop_px)
-        return Record(pixels, int(row["label"]), PixelSums.of(pixels))
-
-    sums = PixelSums()
     with whole_file(path) as partial:
-        writer = _OrderedWriter(str(partial), settings, len(rows))
+        file = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         try:
-            for one in progress(ordered_map(record, rows, workers), len(rows)):
-                writer.write(one)
-                sums += one.sums
-            writer.finish()
+            writer = _Writer(file, rows, settings)
+            records = progress(writer.records(workers), len(rows))
+            layout, digest, sums = writer.finish(records)
         finally:
-            writer.close()
-        digest, size_bytes = file_digest(partial), partial.stat().st_size
+            os.close(file)
+        probe, size_bytes = probe_digest(partial, layout), partial.stat().st_size
     return {
-        "sha256": digest,
+        "content_sha256": digest,
+        "probe_sha256": probe,
         "bytes": size_bytes,
         "count": len(rows),
         "side_px": settings.crop_px,
@@ -76,60 +82,83 @@ def write_beton(
     }
 
 
-class _OrderedWriter:
-    """FFCV's writer without its processes: one sample after the other, errors raised here."""
+class _Writer:
+    """A beton while it is written: threads put raw pixels in place, JPEGs wait for their turn."""
 
-    def __init__(self, path: str, settings: BetonRunSettings, count: int) -> None:
-        fields = {
-            "image": RGBImageField(write_mode=settings.storage, jpeg_quality=settings.jpeg_quality),
-            "label": IntField(),
-        }
-        self._fields = fields
-        # an image must fit into a page, a power of 2; 8 MiB is FFCV's own choice
-        page_bytes = max(8 << 20, 1 << (3 * settings.crop_px**2 - 1).bit_length())
-        self._writer = DatasetWriter(path, fields, page_size=page_bytes, num_workers=1)
-        self._writer.num_samples = count
-        self._writer.prepare()
-        # no view into the shared memory, which an error's traceback would keep from being closed
-        self._metadata = np.zeros(count, self._writer.metadata_type)
-        self._allocator = MemoryAllocator(
-            path, self._writer.data_region_start, self._writer.page_size
+    def __init__(self, file: int, rows: Sequence[Row], settings: BetonRunSettings) -> None:
+        self._file, self._rows, self._settings = file, rows, settings
+        self._mode, raw_bytes = MODES[settings.storage], 3 * settings.crop_px**2
+        # a JPEG of noise at quality 100 is larger than its pixels
+        self._page_bytes = page_bytes_for(raw_bytes if self._mode == RAW else 2 * raw_bytes)
+        self._first = pages_at(len(rows), self._page_bytes)
+        self._raw_places = place([raw_bytes] * len(rows), self._first, self._page_bytes)
+        self._memory = Memory()
+
+    def records(self, workers: int) -> Iterable[Record]:
+        """Prepare all images, in their order."""
+        numbers = range(len(self._rows))
+        groups = [numbers[first : first + _AT_ONCE] for first in numbers[::_AT_ONCE]]
+        made = ordered_map(lambda group: [self._record(n) for n in group], groups, workers)
+        return chain.from_iterable(made)
+
+    def finish(self, records: Iterable[Record]) -> tuple[Layout, str, PixelSums]:
+        """Write what is not yet written; give layout, digest and sums."""
+        digest, sums, sizes, at = ContentDigest(), PixelSums(), [], self._first
+        for record in records:
+            size_bytes = 3 * self._settings.crop_px**2
+            if record.jpeg is not None:
+                size_bytes = len(record.jpeg)
+                at = next_place(at, size_bytes, self._page_bytes)
+                _write_at(self._file, record.jpeg, at)
+                at += size_bytes
+            sizes.append(size_bytes)
+            digest.add(record.digest)
+            sums += record.sums
+        layout = Layout(
+            self._page_bytes,
+            self._settings.crop_px,
+            self._mode,
+            np.array([int(row["label"]) for row in self._rows], np.int64),
+            place(sizes, self._first, self._page_bytes),
+            np.array(sizes, np.int64),
         )
-        self._allocator.__enter__()
-        self._done = 0
+        head, table = layout.head(), layout.table()
+        _write_at(self._file, head, 0)
+        _write_at(self._file, table, layout.table_at)  # what no record fills reads as zeros
+        return layout, digest.result(head, table), sums
 
-    def write(self, record: Record) -> None:
-        handle_sample(
-            (record.pixels, record.label),
-            self._done,
-            self._metadata.dtype.names,
-            self._metadata,
-            self._allocator,
-            self._fields,
-        )
-        self._done += 1
-
-    def finish(self) -> None:
-        self._allocator.flush_page()
-        self._writer.metadata_sm.buf[:] = self._metadata.tobytes()
-        self._writer.finalize([self._allocator.allocations])
-
-    def close(self) -> None:
-        """Give the file and the shared memory back, finished or not."""
-        self._allocator.fp.close()
-        self._writer.metadata_sm.close()
-        self._writer.metadata_sm.unlink()
+    def _record(self, number: int) -> Record:
+        """Read, check, decode and resize one image; put its pixels in place."""
+        row, settings = self._rows[number], self._settings
+        path = f"{settings.root}/{row['path']}"
+        pixels = self._memory.cropped(settings.crop_px)
+        data = _checked(path, row["sha256"])
+        try:
+            sums = prepare_file(data, settings.resize_px, pixels, self._memory)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+        if self._mode == RAW:
+            _write_at(self._file, pixels.data, int(self._raw_places[number]))
+            return Record(hashlib.sha256(pixels.data).digest(), sums, None)
+        jpeg = encode_record(pixels, settings.jpeg_quality)
+        return Record(hashlib.sha256(jpeg).digest(), sums, jpeg)
 
 
-def _read(settings: BetonRunSettings, row: Mapping[str, str]) -> Image.Image:
-    path = Path(settings.root) / row["path"]
+def _checked(path: str, digest: str) -> bytes:
+    """Read an image's file, which must still be what the index saw."""
     try:
-        data = path.read_bytes()
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - a Path costs as much again
+            data = file.read()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    if hashlib.sha256(data).hexdigest() != row["sha256"]:
+    if hashlib.sha256(data).hexdigest() != digest:
         raise InputError(f"{path}: changed since it was indexed; run `dvc repro` again")
-    try:
-        return decode(data)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+    return data
+
+
+def _write_at(file: int, data: bytes | memoryview, at: int) -> None:
+    """Write all of it, whatever the number of calls it takes."""
+    left = memoryview(data).cast("B")
+    while left:
+        written = os.pwrite(file, left, at)
+        left, at = left[written:], at + written

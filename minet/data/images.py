@@ -13,6 +13,7 @@ from minet.errors import InputError
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 
 Pixels = NDArray[np.uint8]
+Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 _UPRIGHT = {  # what undoes each EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -38,7 +39,7 @@ def decode(data: bytes, *, reduced: bool = False) -> Image.Image:
             image.draft("RGB", (max(image.width // 8, 1), max(image.height // 8, 1)))
         image.load()
         # not ImageOps.exif_transpose: it writes the EXIF anew and fails on odd but harmless tags
-        turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+        turn = _UPRIGHT.get(_orientation(image))
     except UnidentifiedImageError as error:
         raise InputError(f"not an image of a known format ({', '.join(FORMATS)})") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
@@ -46,29 +47,40 @@ def decode(data: bytes, *, reduced: bool = False) -> Image.Image:
     return _to_rgb(image if turn is None else image.transpose(turn))
 
 
+def orientation(data: bytes) -> int | None:
+    """Read the orientation that a file's EXIF or XMP says, 1 if none; None if it is no image."""
+    try:
+        return _orientation(Image.open(io.BytesIO(data), formats=FORMATS))
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+
+
 def prepare(image: Image.Image, resize_px: int, crop_px: int) -> Pixels:
     """Resize the short side of an RGB image, crop the centre: (crop_px, crop_px, 3) uint8.
 
     The pixels are those of torchvision's Resize(resize_px, antialias) and CenterCrop(crop_px) on a
     PIL image, within one grey level at 256 and 224 (two at other values): only the box that the
-    crop keeps is resized.
+    crop keeps is resized. Columns first, then rows: left to itself, Pillow takes either order, by
+    version and shape, and the bytes differ. `minet.data.resample` is the fast form.
     """
-    width, height = image.size
+    left, top, right, bottom = kept_box(*image.size, resize_px, crop_px)
+    kind, width = Image.Resampling.BILINEAR, image.width
+    flat = image.resize((width, crop_px), kind, (0, top, width, bottom))
+    return np.asarray(flat.resize((crop_px, crop_px), kind, (left, 0, right, crop_px)))
+
+
+def kept_box(width: int, height: int, resize_px: int, crop_px: int) -> Box:
+    """Give the part of an image that the centre crop keeps, in pixels of the image."""
     new_width, new_height = _resized(width, height, resize_px)
     # torchvision rounds the corner of the crop half to even, as Python does
     left, top = round((new_width - crop_px) / 2), round((new_height - crop_px) / 2)
-    if (new_width, new_height) == (width, height):
-        cropped = image.crop((left, top, left + crop_px, top + crop_px))
-    else:
-        scale_x, scale_y = width / new_width, height / new_height
-        box = (
-            left * scale_x,
-            top * scale_y,
-            min((left + crop_px) * scale_x, width),
-            min((top + crop_px) * scale_y, height),
-        )
-        cropped = image.resize((crop_px, crop_px), Image.Resampling.BILINEAR, box)
-    return np.asarray(cropped)
+    scale_x, scale_y = width / new_width, height / new_height
+    return (
+        left * scale_x,
+        top * scale_y,
+        min((left + crop_px) * scale_x, width),
+        min((top + crop_px) * scale_y, height),
+    )
 
 
 @dataclass(frozen=True)
@@ -107,6 +119,11 @@ class PixelSums:
             (self.count * squares - total**2) ** 0.5 / self.count / 255
             for total, squares in moments
         ]
+
+
+def _orientation(image: Image.Image) -> int:
+    value: int = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return value
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -1,117 +1,140 @@
-"""Reading betons with FFCV: in an order that the caller gives, whole, and never hanging."""
+"""Batches of a beton in an order that the caller gives: from the file, or from memory.
 
+Streaming reads each image where it lies, with threads, a few batches ahead; resident loading reads
+a split once and gathers batches on the device. The bytes are the same. Nothing is compiled and no
+FFCV imported, which would take longer than reading a small split.
+"""
+
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numba
-import numpy as np
 import torch
+from torch import Tensor
 
-_THREADS = torch.get_num_threads()
-
-# FFCV's import leaves torch with one thread, on which training takes half as long again
-from ffcv.fields.decoders import IntDecoder, SimpleRGBImageDecoder
-from ffcv.loader import Loader
-from ffcv.loader.epoch_iterator import EpochIterator
-from ffcv.transforms import ToTensor, ToTorchImage
-
-torch.set_num_threads(_THREADS)
-
-from minet.batch import Batch, IndexArray, split_order
+from minet.batch import Batch, IndexArray, split_order, whole_order
+from minet.data.records import Records
 from minet.errors import InputError
-from minet.results import read_json
+from minet.machine import free_bytes
+from minet.settings_data import Cache
+
+RESIDENT_SHARE = 0.5  # of the memory that is free; more only if it is asked for
+_AHEAD = 2  # batches that are read while one is used
+_AT_ONCE = 16  # images that a thread takes at a time
 
 
 class BetonLoader:
-    """Batches of one beton; compiles FFCV's pipeline once, some seconds, on construction.
+    """Batches of one beton, which is held against its sidecar (`<split>.json` beside it)."""
 
-    The beton is checked against its sidecar (`<split>.json` beside it): InputError if it is not
-    the file that was written.
-    """
+    def __init__(
+        self,
+        path: Path,
+        *,
+        batch_size: int,
+        workers: int,
+        cache: Cache = "stream",
+        device: torch.device | None = None,
+    ) -> None:
+        """Open a beton for batches of `batch_size` images, read by `workers` threads.
 
-    def __init__(self, path: Path, *, batch_size: int, workers: int) -> None:
-        """Open a beton for batches of `batch_size` images, decoded by `workers` threads."""
-        self.record = read_json(path.with_suffix(".json"))
-        _check(path, self.record)
-        self.count: int = self.record["count"]
-        self.batch_size = batch_size
-        threads = torch.get_num_threads()
-        most_threads: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-        pipelines = {
-            "image": [SimpleRGBImageDecoder(), ToTensor(), ToTorchImage()],
-            "label": [IntDecoder(), ToTensor()],
-        }
-        self._loader = Loader(
-            str(path),
-            batch_size=min(batch_size, self.count),
-            num_workers=min(workers, most_threads),
-            pipelines=pipelines,
-            drop_last=False,
-            seed=0,  # unused: every order is given
-        )
-        torch.set_num_threads(threads)  # FFCV sets torch's to its own, which changes sums' bytes
+        With `cache` auto the split is read into the device's memory if it takes no more than
+        RESIDENT_SHARE of what is free. InputError if it is not the file that was written, or is to
+        be resident and does not fit.
+        """
+        self._records = Records(path)
+        self._workers = workers
+        self._device = device or torch.device("cpu")
+        self.record: dict[str, Any] = self._records.sidecar
+        self.count, self.batch_size = len(self._records.layout.labels), batch_size
+        self._images: Tensor | None = None  # (N, side, side, 3) of a resident split
+        if cache != "stream" and self._fits(asked=cache == "resident"):
+            self._images = self._load()
+
+    @property
+    def resident(self) -> bool:
+        """Whether the split lies in the device's memory."""
+        return self._images is not None
 
     def batches(self, order: IndexArray) -> Iterator[Batch]:
         """Yield the images at `order` (places in the split) in batches; the last may be smaller.
 
-        Close the iterator (or let it go) to stop early. RuntimeError if the reading thread died.
+        What is resident comes on its device. Close the iterator (or let it go) to stop early.
+        InputError names an image that cannot be read.
         """
-        threads = torch.get_num_threads()
-        reader = _Reader(self._loader, order.astype(np.uint64))
-        try:
-            for indices, (images, labels) in zip(
-                split_order(order, self._loader.batch_size), reader, strict=True
-            ):
-                torch.set_num_threads(threads)
-                yield Batch(images, labels[:, 0].clone(), indices)
-        finally:
-            reader.stop()
-            torch.set_num_threads(threads)
+        if self._images is not None:
+            yield from self._gather(self._images, order)
+            return
+        for indices, images in self._stream(order):
+            labels = torch.from_numpy(self._records.layout.labels[indices])
+            yield Batch(images.permute(0, 3, 1, 2), labels, indices)
 
+    def _gather(self, images: Tensor, order: IndexArray) -> Iterator[Batch]:
+        places = torch.from_numpy(order.copy()).to(self._device)  # once: no batch waits for a copy
+        labels = torch.from_numpy(self._records.layout.labels[order]).to(self._device)
+        done = 0
+        for indices in split_order(order, self.batch_size):
+            part = slice(done, done + len(indices))
+            pixels = images.index_select(0, places[part]).permute(0, 3, 1, 2)
+            yield Batch(pixels, labels[part], indices)
+            done += len(indices)
 
-class _Reader(EpochIterator):  # type: ignore[misc]
-    """FFCV's reading thread, with its errors passed on and its end reached when abandoned.
+    def _stream(self, order: IndexArray) -> Iterator[tuple[IndexArray, Tensor]]:
+        """Give (N, side, side, 3) a batch, in memory that a later batch takes again."""
+        free = [self._empty(min(self.batch_size, len(order))) for _ in range(_AHEAD + 1)]
+        waiting: deque[tuple[IndexArray, Tensor, list[Future[None]]]] = deque()
+        parts = split_order(order, self.batch_size)
+        with ThreadPoolExecutor(self._workers) as pool:
+            try:
+                while True:
+                    while free and (indices := next(parts, None)) is not None:
+                        memory = free.pop()
+                        waiting.append((indices, memory, self._begin(pool, indices, memory)))
+                    if not waiting:
+                        return
+                    indices, memory, begun = waiting.popleft()
+                    for future in begun:
+                        future.result()
+                    yield indices, memory[: len(indices)]
+                    free.append(memory)
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
 
-    FFCV's own catches StopIteration alone: on any other error the taker waits for ever
-    (libffcv/ffcv#372), and an abandoned thread never ends (#345).
-    """
+    def _begin(
+        self, pool: ThreadPoolExecutor, indices: IndexArray, memory: Tensor
+    ) -> list[Future[None]]:
+        pixels = memory.numpy()[: len(indices)]
+        return [
+            pool.submit(
+                self._records.read,
+                indices[first : first + _AT_ONCE],
+                pixels[first : first + _AT_ONCE],
+            )
+            for first in range(0, len(indices), _AT_ONCE)
+        ]
 
-    failure: BaseException | None = None
+    def _empty(self, count: int, device: str | torch.device = "cpu") -> Tensor:
+        side_px = self._records.layout.side_px
+        pinned = self._device.type == "cuda" and device == "cpu"
+        shape = (count, side_px, side_px, 3)
+        return torch.empty(shape, dtype=torch.uint8, device=device, pin_memory=pinned)
 
-    def run(self) -> None:
-        try:
-            super().run()
-        except BaseException as error:  # noqa: BLE001 - raised again in the taker's thread
-            self.failure = error
-            self.output_queue.put(None)
+    def _fits(self, *, asked: bool) -> bool:
+        """Whether the split may become resident; InputError if it is asked to and cannot."""
+        needed_bytes = 3 * self.count * self._records.layout.side_px**2
+        free = free_bytes(self._device)
+        if asked and needed_bytes > free:
+            raise InputError(
+                f"data.cache is resident, but {self._records.path} needs {needed_bytes / 1e9:.1f} "
+                f"GB and {self._device} has {free / 1e9:.1f} GB free; allowed: auto, stream"
+            )
+        return asked or needed_bytes <= RESIDENT_SHARE * free
 
-    def __next__(self) -> Any:
-        try:
-            return super().__next__()
-        except StopIteration:
-            if self.failure is not None:
-                raise RuntimeError(f"reading a beton failed: {self.failure}") from self.failure
-            raise
-
-    def stop(self) -> None:
-        """End the thread, taking what it still wants to hand over."""
-        self.terminate_event.set()
-        self.iter_ixes = iter(())  # the event alone is not heeded as long as batches are taken
-        while self.is_alive():
-            while not self.output_queue.empty():
-                self.output_queue.get_nowait()
-            self.join(timeout=0.05)
-        self.close()
-
-
-def _check(path: Path, record: dict[str, Any]) -> None:
-    """Cheap signs that a beton is the one its sidecar describes."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; `dvc repro` makes it")
-    size_bytes = path.stat().st_size
-    if size_bytes != record["bytes"]:
-        raise InputError(
-            f"{path}: {size_bytes} bytes, but its sidecar says {record['bytes']}: truncated or "
-            "another file; remove both and run `dvc repro`"
-        )
+    def _load(self) -> Tensor:
+        images = self._empty(self.count, self._device)
+        first = 0
+        for indices, pixels in self._stream(whole_order(self.count)):
+            images[first : first + len(indices)] = pixels
+            first += len(indices)
+        return images

@@ -7,7 +7,7 @@ read their slice of it, so none of them can change it.
 import numpy as np
 from numpy.typing import NDArray
 
-from minet.batch import EpochPlan
+from minet.batch import EpochPlan, IndexArray, split_order
 from minet.seeding import Stream, generator
 from minet.settings_train import AugmentSettings
 
@@ -36,6 +36,18 @@ def plan_epoch(
         shuffled = numbers[:, :1] < settings.channel_shuffle
         channels = np.where(shuffled, numbers[:, 1:].argsort(axis=1), np.arange(3))
     return EpochPlan(order, flips, boxes, degrees, channels)
+
+
+def rank_order(order: IndexArray, batch_size: int, rank: int, ranks: int) -> tuple[IndexArray, int]:
+    """Give what one of several processes reads of an epoch, and the size of its batches.
+
+    Image i of each global batch belongs to rank i modulo `ranks`; cut into batches of the size
+    given, shares stand side by side as the global batches do, the last one too.
+    """
+    if batch_size < ranks:
+        raise ValueError(f"a batch of {batch_size} images cannot be shared by {ranks} ranks")
+    shares = [part[rank::ranks] for part in split_order(order, batch_size)]
+    return np.concatenate([order[:0], *shares]), len(range(rank, batch_size, ranks))
 
 
 def _crops(

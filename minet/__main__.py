@@ -1,0 +1,36 @@
+"""What is asked of minet beside the pipeline: python -m minet verify data/beton/test.beton."""
+
+import argparse
+from pathlib import Path
+
+from minet.data.verify import verify
+from minet.errors import InputError
+from stages.cli import run, workers
+
+
+def main() -> None:
+    """Do what the first word says."""
+    parser = argparse.ArgumentParser(prog="python -m minet", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("verify", help="hold every byte of betons against their sidecars")
+    command.add_argument("beton", type=Path, nargs="+")
+    _verify(parser.parse_args().beton)
+
+
+def _verify(paths: list[Path]) -> None:
+    """Say of each beton that it is as it was written; InputError says what is wrong with others."""
+    problems: list[str] = []
+    for path in paths:
+        try:
+            record = verify(path, workers())
+        except InputError as error:
+            problems += error.problems
+        else:
+            size_mb, digest = record["bytes"] / 1e6, record["content_sha256"]
+            print(f"{path}: {record['count']} images, {size_mb:.1f} MB, as written ({digest})")
+    if problems:
+        raise InputError(*problems)
+
+
+if __name__ == "__main__":
+    run(main)

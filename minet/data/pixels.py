@@ -1,0 +1,96 @@
+"""From the bytes of a file to an image's pixels at the speed of libjpeg-turbo.
+
+The same bytes as `minet.data.images` gives by way of Pillow, whose libjpeg-turbo does the same
+arithmetic, and which is left to decode whatever is not a plain, undamaged JPEG.
+"""
+
+import threading
+
+import numpy as np
+import simplejpeg
+
+from minet.data.images import Pixels, PixelSums, decode, kept_box, orientation
+from minet.data.resample import Scratch, resize_box
+from minet.errors import InputError
+
+_APP1, _SCAN = 0xE1, 0xDA  # markers of a JPEG
+_PLAIN = ("Gray", "YCbCr", "RGB")  # colour spaces that libjpeg-turbo brings to RGB
+
+
+class Memory(threading.local):
+    """What a thread decodes into and resizes with, used again from image to image."""
+
+    def __init__(self) -> None:
+        """Begin with none; it grows to the largest image seen."""
+        self.decoded: Pixels = np.empty(0, np.uint8)
+        self.scratch = Scratch()
+        self._cropped: Pixels = np.empty((0, 0, 3), np.uint8)
+
+    def cropped(self, side_px: int) -> Pixels:
+        """Give (side_px, side_px, 3), the same at every call with the same side."""
+        if self._cropped.shape[0] != side_px:
+            self._cropped = np.empty((side_px, side_px, 3), np.uint8)
+        return self._cropped
+
+
+def prepare_file(data: bytes, resize_px: int, out: Pixels, memory: Memory) -> PixelSums:
+    """Decode a file, resize its short side, crop the centre into `out` (crop_px, crop_px, 3).
+
+    Returns the sums of `out`. InputError says why a file is no usable image.
+    """
+    image = decode_pixels(data, memory)
+    height, width, _ = image.shape
+    box = kept_box(width, height, resize_px, len(out))
+    sums = resize_box(image, box, out, memory.scratch)
+    return PixelSums(len(out) ** 2, sums[:3], sums[3:])
+
+
+def decode_pixels(data: bytes, memory: Memory) -> Pixels:
+    """Decode a file to RGB, upright, (H, W, 3); may lie in `memory` until the next call."""
+    if data[:2] == b"\xff\xd8" and _is_upright(data):
+        try:
+            height, width, space, _ = simplejpeg.decode_jpeg_header(data)
+            if space in _PLAIN:
+                if memory.decoded.size < 3 * height * width:
+                    memory.decoded = np.empty(3 * height * width, np.uint8)
+                image: Pixels = simplejpeg.decode_jpeg(data, "RGB", buffer=memory.decoded)
+                return image
+        except ValueError:  # of damage, or of what Pillow lets pass: it shall say
+            pass
+    return np.ascontiguousarray(decode(data))
+
+
+def decode_record(data: bytes | bytearray, out: Pixels) -> None:
+    """Decode a JPEG that a beton holds into `out` (side, side, 3).
+
+    InputError if it is damaged in any way or of another size: libjpeg-turbo goes on over damage
+    and leaves in `out` what it held.
+    """
+    try:
+        height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+        fits = (height, width) == out.shape[:2]
+        if fits:
+            simplejpeg.decode_jpeg(data, "RGB", buffer=out)
+    except ValueError as error:
+        raise InputError(f"a damaged JPEG: {error}") from error
+    if not fits:
+        raise InputError(f"a JPEG of {width} x {height} pixels, not {out.shape[1]}")
+
+
+def encode_record(pixels: Pixels, quality: int) -> bytes:
+    """Encode an image (side, side, 3) as a JPEG with colours at half the resolution."""
+    data: bytes = simplejpeg.encode_jpeg(pixels, quality, "RGB", "420")
+    return data
+
+
+def _is_upright(data: bytes) -> bool:
+    """Whether a JPEG is stored as it is to be seen; only EXIF and XMP, in APP1, say otherwise."""
+    at = 2
+    while data[at : at + 1] == b"\xff":
+        marker, size = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker == _APP1:
+            return orientation(data) == 1
+        if marker == _SCAN or size < 2:
+            break
+        at += 2 + size
+    return True

@@ -1,0 +1,154 @@
+"""What a training step is given: the same bytes, however a split is stored, read, cut and shared.
+
+Threads, batch size, ranks, streaming or resident, and where a run is resumed change nothing of an
+image's pixels, its augmentation, or its place in the order.
+"""
+
+import hashlib
+from itertools import chain, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+
+from minet.augment import Draws, InputForm, to_input
+from minet.batch import EpochPlan, split_order
+from minet.data.beton import write_beton
+from minet.data.loader import BetonLoader
+from minet.data.plan import plan_epoch, rank_order
+from minet.results import write_json
+from minet.settings_data import BetonRunSettings
+from minet.settings_train import AugmentSettings
+
+COUNT, SIDE_PX, INPUT_PX = 90, 24, 16
+AUGMENT = AugmentSettings(
+    flip=0.5, crop_scale=(0.3, 1), crop_ratio=(0.75, 1.33), rotation_degrees=20, channel_shuffle=0.5
+)
+FORM = InputForm(INPUT_PX, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
+
+storages = st.sampled_from(["raw", "jpg"])
+caches = st.sampled_from(["stream", "resident"])
+threads, ranks = st.sampled_from([1, 2, 3]), st.integers(1, 4)
+batch_sizes = st.sampled_from([7, 64])
+
+
+@pytest.fixture(scope="module")
+def betons(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Give the same images in both kinds of storage."""
+    folder = tmp_path_factory.mktemp("exact")
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(COUNT):
+        file = folder / f"{number}.png"
+        grain = Image.fromarray(rng.integers(0, 256, (5, 6, 3), np.uint8))
+        grain.resize((40, 30)).save(file)
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        rows.append({"path": file.name, "label": str(number % 9), "sha256": digest})
+    paths = {}
+    for storage in ("raw", "jpg"):
+        choice = {"resize_px": 26, "crop_px": SIDE_PX, "storage": storage, "jpeg_quality": 90}
+        run = BetonRunSettings(root=str(folder), **choice)
+        path = folder / f"{storage}.beton"
+        record = write_beton(path, rows, run, workers=1, progress=lambda items, _: items)
+        write_json(path.with_suffix(".json"), record)
+        paths[storage] = path
+    return paths
+
+
+Seen = list[tuple[int, int, bytes, bytes]]  # place, label, pixels, what the model sees
+
+
+def see(loader: BetonLoader, plan: EpochPlan, order: NDArray[np.int64]) -> list[Seen]:
+    """Read an order and augment each batch; a list of images a batch."""
+    batches = []
+    for batch in loader.batches(order):
+        inputs = to_input(batch.images, FORM, Draws.of(plan, batch.indices, torch.device("cpu")))
+        places, labels = batch.indices.tolist(), batch.labels.tolist()
+        stored, seen = ([image.numpy().tobytes() for image in x] for x in (batch.images, inputs))
+        batches.append(list(zip(places, labels, stored, seen, strict=True)))
+    return batches
+
+
+@pytest.fixture(scope="module")
+def reference(betons: dict[str, Path]) -> dict[tuple[str, int], Seen]:
+    """Give each epoch as one thread streams it in one batch."""
+    found = {}
+    for storage, path in betons.items():
+        loader = BetonLoader(path, batch_size=COUNT, workers=1)
+        for epoch in (0, 3):
+            plan = plan_epoch(COUNT, SIDE_PX, AUGMENT, 5, epoch)
+            (found[storage, epoch],) = see(loader, plan, plan.order)
+    return found
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    storage=storages,
+    cache=caches,
+    threads=threads,
+    batch_size=batch_sizes,
+    ranks=ranks,
+    epoch=st.sampled_from([0, 3]),
+    data=st.data(),
+)
+def test_an_epoch_is_the_same_however_it_is_read_shared_and_resumed(
+    *,
+    betons: dict[str, Path],
+    reference: dict[tuple[str, int], Seen],
+    storage: str,
+    cache: Any,
+    threads: int,
+    batch_size: int,
+    ranks: int,
+    epoch: int,
+    data: st.DataObject,
+) -> None:
+    """Each rank reads its share of every global batch; together they are the epoch, in order."""
+    steps = -(-COUNT // batch_size)
+    resumed_at = data.draw(st.integers(0, steps - 1), label="resumed at step")
+    plan = plan_epoch(COUNT, SIDE_PX, AUGMENT, 5, epoch)
+    left = plan.order[resumed_at * batch_size :]
+    shares = []
+    for rank in range(ranks):
+        order, size = rank_order(left, batch_size, rank, ranks)
+        loader = BetonLoader(betons[storage], batch_size=size, workers=threads, cache=cache)
+        shares.append(see(loader, plan, order))
+    seen: Seen = []
+    for step in range(steps - resumed_at):
+        parts = [share[step] if step < len(share) else [] for share in shares]
+        whole: Seen = [None] * sum(map(len, parts))  # type: ignore[list-item]
+        for rank, part in enumerate(parts):
+            whole[rank::ranks] = part
+        seen += whole
+    assert seen == reference[storage, epoch][resumed_at * batch_size :]
+
+
+@given(st.integers(0, 200), st.integers(1, 64), st.integers(1, 9))
+def test_ranks_share_every_global_batch_evenly(count: int, batch_size: int, ranks: int) -> None:
+    batch_size = max(batch_size, ranks)
+    order = np.random.default_rng(0).permutation(count)
+    shares = [rank_order(order, batch_size, rank, ranks) for rank in range(ranks)]
+    cut = [list(split_order(share, size)) for share, size in shares]
+    for number, whole in enumerate(split_order(order, batch_size)):
+        parts = [parts[number].tolist() if number < len(parts) else [] for parts in cut]
+        assert sorted(chain.from_iterable(parts)) == sorted(whole.tolist())
+        assert all(more - fewer in (0, 1) for more, fewer in pairwise(map(len, parts)))
+
+
+def test_more_ranks_than_images_in_a_batch_are_refused() -> None:
+    with pytest.raises(ValueError, match="a batch of 3 images cannot be shared by 4 ranks"):
+        rank_order(np.arange(9), 3, 0, 4)
+
+
+def test_epochs_differ(reference: dict[tuple[str, int], Seen]) -> None:
+    """The tests above would hold of a plan that never changes."""
+    first, second = reference["raw", 0], reference["raw", 3]
+    assert [one[0] for one in first] != [one[0] for one in second]
+    by_place = {one[0]: one[3] for one in second}
+    assert sum(by_place[one[0]] == one[3] for one in first) < 5
