@@ -26,7 +26,7 @@ def _verify(paths: list[Path]) -> None:
         except InputError as error:
             problems += error.problems
         else:
-            size_mb, digest = record["bytes"] / 1e6, record["content_sha256"]
+            size_mb, digest = record["bytes"] / 1e6, record["content_xxh3"]
             print(f"{path}: {record['count']} images, {size_mb:.1f} MB, as written ({digest})")
     if problems:
         raise InputError(*problems)

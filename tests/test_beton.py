@@ -186,9 +186,7 @@ def test_the_sidecar_describes_the_file_and_the_pixels_before_compression(
     shares = expected(rows, choice).reshape(-1, 3) / 255
     np.testing.assert_allclose(record.pop("mean"), shares.mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(record.pop("std"), shares.std(axis=0), rtol=1e-12)
-    assert all(
-        re.fullmatch("[0-9a-f]{64}", record.pop(f"{n}_sha256")) for n in ("content", "probe")
-    )
+    assert all(re.fullmatch("[0-9a-f]{32}", record.pop(f"{n}_xxh3")) for n in ("content", "probe"))
     assert record == {
         "bytes": path.stat().st_size,
         "count": COUNT,

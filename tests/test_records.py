@@ -175,9 +175,9 @@ SPOILT = {
     foreign: "not a beton of minet's: its version is 19280, not 2",
     half_written: "not a beton of minet's: its version is 0, not 2",
     other_version: "not a beton of minet's: its version is 3, not 2",
-    other_label: "probe_sha256 [0-9a-f]{64}, but its sidecar says",
+    other_label: "probe_xxh3 [0-9a-f]{32}, but its sidecar says",
     other_place: "not a beton of minet's: its table of allocations is not in the order",
-    first_pixel: "probe_sha256 [0-9a-f]{64}, but its sidecar says",
+    first_pixel: "probe_xxh3 [0-9a-f]{32}, but its sidecar says",
     other_storage: "not a beton of minet's: its images differ in mode",
 }
 
@@ -199,7 +199,7 @@ def test_another_beton_of_the_same_size_and_labels_is_refused(path: Path, tmp_pa
         assert other.stat().st_size == path.stat().st_size
     shutil.copy(other, path)
     with pytest.raises(
-        InputError, match="raw.beton: probe_sha256" if path.stem == "raw" else path.name
+        InputError, match="raw.beton: probe_xxh3" if path.stem == "raw" else path.name
     ):
         Records(path)
 
@@ -247,7 +247,7 @@ def test_a_corrupt_jpeg_is_never_a_stale_image(written: dict[str, Path], tmp_pat
     break_jpeg(data, layout, 7)
     path.write_bytes(data)
     sidecar = json.loads(path.with_suffix(".json").read_text())
-    sidecar["probe_sha256"] = layout_module.probe_digest(path, layout)  # as if no probe hit it
+    sidecar["probe_xxh3"] = layout_module.probe_digest(path, layout)  # as if no probe hit it
     path.with_suffix(".json").write_text(json.dumps(sidecar))
     for cache in ("stream", "resident"):
         taken: list[int] = []
@@ -291,7 +291,7 @@ def test_verify_finds_a_single_bit_anywhere(written: dict[str, Path], tmp_path: 
         data = bytearray(original)
         data[pointer + 5000] ^= 1
         path.write_bytes(data)
-        with pytest.raises(InputError, match="raw.beton: (content|probe)_sha256 [0-9a-f]{64}, but"):
+        with pytest.raises(InputError, match="raw.beton: (content|probe)_xxh3 [0-9a-f]{32}, but"):
             verify(path, 2)
 
 
@@ -303,7 +303,7 @@ def test_verify_names_every_damaged_jpeg(written: dict[str, Path], tmp_path: Pat
         break_jpeg(data, layout, place_)
     path.write_bytes(data)
     sidecar = json.loads(written["jpg"].with_suffix(".json").read_text())
-    sidecar["probe_sha256"] = layout_module.probe_digest(path, layout)
+    sidecar["probe_xxh3"] = layout_module.probe_digest(path, layout)
     write_json(path.with_suffix(".json"), sidecar)
     with pytest.raises(InputError) as caught:
         verify(path, 2)

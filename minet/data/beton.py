@@ -26,6 +26,7 @@ from minet.data.layout import (
     pages_at,
     place,
     probe_digest,
+    record_digest,
 )
 from minet.data.parallel import ordered_map
 from minet.data.pixels import Memory, encode_record, prepare_file
@@ -43,7 +44,7 @@ Progress = Callable[[Iterable["Record"], int], Iterable["Record"]]
 class Record:
     """One image of a beton."""
 
-    digest: bytes  # SHA-256 of what is stored
+    digest: bytes  # of what is stored
     sums: PixelSums  # of the pixels, before compression
     jpeg: bytes | None  # yet to be written; None for raw pixels, whose place is known beforehand
 
@@ -71,8 +72,8 @@ def write_beton(
             os.close(file)
         probe, size_bytes = probe_digest(partial, layout), partial.stat().st_size
     return {
-        "content_sha256": digest,
-        "probe_sha256": probe,
+        "content_xxh3": digest,
+        "probe_xxh3": probe,
         "bytes": size_bytes,
         "count": len(rows),
         "side_px": settings.crop_px,
@@ -139,9 +140,9 @@ class _Writer:
             raise InputError(f"{path}: {error}") from error
         if self._mode == RAW:
             _write_at(self._file, pixels.data, int(self._raw_places[number]))
-            return Record(hashlib.sha256(pixels.data).digest(), sums, None)
+            return Record(record_digest(pixels.data), sums, None)
         jpeg = encode_record(pixels, settings.jpeg_quality)
-        return Record(hashlib.sha256(jpeg).digest(), sums, jpeg)
+        return Record(record_digest(jpeg), sums, jpeg)
 
 
 def _checked(path: str, digest: str) -> bytes:

@@ -1,6 +1,5 @@
 """The records of a beton, held against its sidecar, read one by one where they lie."""
 
-import hashlib
 import os
 import weakref
 from pathlib import Path
@@ -9,7 +8,15 @@ import numpy as np
 
 from minet.batch import IndexArray
 from minet.data.images import Pixels
-from minet.data.layout import MODES, RAW, ContentDigest, probe_digest, read_ends, read_layout
+from minet.data.layout import (
+    MODES,
+    RAW,
+    ContentDigest,
+    probe_digest,
+    read_ends,
+    read_layout,
+    record_digest,
+)
 from minet.data.parallel import ordered_map
 from minet.data.pixels import decode_record
 from minet.errors import InputError
@@ -37,7 +44,7 @@ class Records:
         self._expect("count", len(self.layout.labels))
         self._expect("side_px", self.layout.side_px)
         self._expect("storage", next(k for k, mode in MODES.items() if mode == self.layout.mode))
-        self._expect("probe_sha256", probe_digest(path, self.layout))
+        self._expect("probe_xxh3", probe_digest(path, self.layout))
         self._file = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._file)
 
@@ -64,7 +71,7 @@ class Records:
             problems += found
         if problems:
             raise InputError(*problems)
-        self._expect("content_sha256", digest.result(*read_ends(self.path, self.layout)))
+        self._expect("content_xxh3", digest.result(*read_ends(self.path, self.layout)))
 
     def _examine(self, places: IndexArray) -> tuple[list[bytes], list[str]]:
         """Give the digests of some records, and what is wrong with them."""
@@ -73,7 +80,7 @@ class Records:
         image = np.empty((self.layout.side_px, self.layout.side_px, 3), np.uint8)
         for place in places.tolist():
             stored = self._stored(place)
-            digests.append(hashlib.sha256(stored).digest())
+            digests.append(record_digest(stored))
             try:
                 if self.layout.mode != RAW:
                     self._decode(place, stored, image)
