@@ -23,7 +23,7 @@ def main() -> None:
     index = index_images(settings, workers(), lambda items, n: bar(items, n, "index"))
     for split, images in index.images.items():
         rows = [(image.entry.path, image.entry.label, image.digest) for image in images]
-        write_csv(args.out / f"{split}.csv", ("path", "label", "sha256"), rows)
+        write_csv(args.out / f"{split}.csv", ("path", "label", "xxh3"), rows)
     write_csv(args.out / "classes.csv", ("label", "name"), enumerate(index.classes))
     skipped = [(i.split, i.entry.path, i.problem, i.reason) for i in index.skipped]
     write_csv(args.out / "skipped.csv", ("split", "path", "problem", "reason"), skipped)

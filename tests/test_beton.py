@@ -24,6 +24,7 @@ from minet.data import beton
 from minet.data.beton import Record, write_beton
 from minet.data.images import decode, prepare
 from minet.data.layout import read_layout
+from minet.digests import digest
 from minet.errors import InputError
 from minet.results import read_json, write_csv, write_json
 from minet.settings_data import BetonRunSettings
@@ -52,7 +53,7 @@ def rows(source: Path) -> Rows:
         {
             "path": f"{number}.png",
             "label": str(3 * number),
-            "sha256": hashlib.sha256((source / f"{number}.png").read_bytes()).hexdigest(),
+            "xxh3": digest((source / f"{number}.png").read_bytes()).hex(),
         }
         for number in range(COUNT)
     ]
@@ -231,7 +232,7 @@ def open_files() -> list[str]:
     ("change", "message"),
     [
         ({"path": "gone.png"}, "gone.png: cannot be read: No such file or directory"),
-        ({"sha256": "0" * 64}, "{path}: changed since it was indexed; run `dvc repro` again"),
+        ({"xxh3": "0" * 32}, "{path}: changed since it was indexed; run `dvc repro` again"),
     ],
 )
 def test_an_image_that_is_not_as_indexed_is_named_and_nothing_is_left(
@@ -340,7 +341,7 @@ def test_the_command_writes_the_beton_and_its_sidecar(
 def test_the_command_leaves_nothing_but_a_message_if_an_image_changed(
     root: Path, source: Path, rows: Rows, tmp_path: Path
 ) -> None:
-    rows[3]["sha256"] = "0" * 64
+    rows[3]["xxh3"] = "0" * 32
     code, stderr = run_stage(root, rows, settings(source), tmp_path)
     assert code == 1
     message = f"error: {source}/3.png: changed since it was indexed; run `dvc repro` again\n"

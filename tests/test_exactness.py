@@ -4,7 +4,6 @@ Threads, batch size, ranks, streaming or resident, and where a run is resumed ch
 image's pixels, its augmentation, or its place in the order.
 """
 
-import hashlib
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from minet.batch import EpochPlan, split_order
 from minet.data.beton import write_beton
 from minet.data.loader import BetonLoader
 from minet.data.plan import plan_epoch, rank_order
+from minet.digests import digest
 from minet.results import write_json
 from minet.settings_data import BetonRunSettings
 from minet.settings_train import AugmentSettings
@@ -48,8 +48,8 @@ def betons(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         file = folder / f"{number}.png"
         grain = Image.fromarray(rng.integers(0, 256, (5, 6, 3), np.uint8))
         grain.resize((40, 30)).save(file)
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
-        rows.append({"path": file.name, "label": str(number % 9), "sha256": digest})
+        known = digest(file.read_bytes()).hex()
+        rows.append({"path": file.name, "label": str(number % 9), "xxh3": known})
     paths = {}
     for storage in ("raw", "jpg"):
         choice = {"resize_px": 26, "crop_px": SIDE_PX, "storage": storage, "jpeg_quality": 90}

@@ -1,6 +1,5 @@
 """The index of real small files: what is found, what is said about the rest, what is left out."""
 
-import hashlib
 import io
 import os
 import subprocess
@@ -13,6 +12,7 @@ import pytest
 from PIL import Image
 
 from minet.data.index import Examined, Index, index_images
+from minet.digests import digest
 from minet.errors import InputError
 from minet.results import read_csv, read_json, write_json
 from minet.settings_data import SPLITS, DataSettings
@@ -81,7 +81,7 @@ def test_good_images_are_listed_in_order_with_their_digests(data: Path) -> None:
     for split in SPLITS:
         for image, label in zip(index.images[split], LABELS[split], strict=True):
             content = (data / image.entry.path).read_bytes()
-            assert image.digest == hashlib.sha256(content).hexdigest()
+            assert image.digest == digest(content).hex()
             assert image.entry.label == label
     assert index.classes == ["cat", "dog"]
     assert index.skipped == []
@@ -358,7 +358,7 @@ def test_the_command_writes_tables_counts_and_a_picture(
     index = index_of(data, on_bad_image="skip")
     for split in SPLITS:
         assert read_csv(out / f"index/{split}.csv") == [
-            {"path": image.entry.path, "label": str(image.entry.label), "sha256": image.digest}
+            {"path": image.entry.path, "label": str(image.entry.label), "xxh3": image.digest}
             for image in index.images[split]
         ]
     classes = [(row["label"], row["name"]) for row in read_csv(out / "index/classes.csv")]

@@ -1,6 +1,5 @@
 """Reading betons: any order, whole, the same bytes by any way and any threads, never a hang."""
 
-import hashlib
 import subprocess
 import sys
 import threading
@@ -21,6 +20,7 @@ from minet.data.beton import write_beton
 from minet.data.images import prepare
 from minet.data.loader import BetonLoader
 from minet.data.records import Records
+from minet.digests import digest
 from minet.errors import InputError
 from minet.results import write_json
 from minet.settings_data import BetonRunSettings
@@ -55,8 +55,8 @@ def write(folder: Path, name: str, count: int = COUNT, storage: str = "raw") -> 
     for number, picture in enumerate(pictures()[:count]):
         file = folder / f"{number}.png"
         picture.save(file)
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
-        rows.append({"path": file.name, "label": str(100 + number), "sha256": digest})
+        known = digest(file.read_bytes()).hex()
+        rows.append({"path": file.name, "label": str(100 + number), "xxh3": known})
     choice = {"root": str(folder), "resize_px": 36, "crop_px": SIDE_PX, "storage": storage}
     settings = BetonRunSettings(**choice, jpeg_quality=95)
     path = folder / f"{name}.beton"
@@ -237,6 +237,7 @@ def test_the_way_to_the_first_batch_imports_no_ffcv_and_compiles_nothing(
     code = f"""
 import sys, pathlib, numpy
 from minet.data.loader import BetonLoader
+from minet.digests import digest
 from minet.data.records import Records
 for cache in ("stream", "resident"):
     loader = BetonLoader(pathlib.Path({str(path)!r}), batch_size=4, workers=2, cache=cache)

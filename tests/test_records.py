@@ -1,6 +1,5 @@
 """Betons held against their sidecars: what is truncated, foreign or damaged is refused by name."""
 
-import hashlib
 import json
 import shutil
 import subprocess
@@ -25,6 +24,7 @@ from minet.data.layout import Layout, next_place, place, read_layout
 from minet.data.loader import BetonLoader
 from minet.data.records import Records
 from minet.data.verify import verify
+from minet.digests import digest
 from minet.errors import InputError
 from minet.results import write_json
 from minet.settings_data import BetonRunSettings
@@ -41,8 +41,8 @@ def write(folder: Path, name: str, storage: str, seed: int = 0) -> Path:
         picture = Image.fromarray(rng.integers(0, 256, (4, 5, 3), np.uint8)).resize((90, 70))
         file = folder / f"{seed}-{number}.png"
         picture.save(file)
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
-        rows.append({"path": file.name, "label": str(10 + number), "sha256": digest})
+        known = digest(file.read_bytes()).hex()
+        rows.append({"path": file.name, "label": str(10 + number), "xxh3": known})
     choice = {"resize_px": 66, "crop_px": SIDE_PX, "storage": storage, "jpeg_quality": 90}
     settings_ = BetonRunSettings(root=str(folder), **choice)
     path = folder / f"{name}.beton"

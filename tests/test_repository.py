@@ -14,8 +14,8 @@ from minet.models import MODELS
 from minet.params import check_params, read_yaml
 
 LAYERS = {
-    0: ("allocator", "batch", "errors", "machine", "params", "results", "seeding", "settings",
-        "settings_data", "settings_score", "settings_train", "settings_weights"),
+    0: ("allocator", "batch", "digests", "errors", "machine", "params", "results", "seeding",
+        "settings", "settings_data", "settings_score", "settings_train", "settings_weights"),
     1: ("data/images", "data/layout", "data/lists", "data/parallel", "data/plan", "data/resample",
         "data/sample", "augment",
         "blocks", "building", "channels", "cost", "dynamic", "optim", "pretrained", "profilers",

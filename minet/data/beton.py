@@ -5,7 +5,6 @@ FFCV's own writer would hang for ever on one bad image and give other bytes on e
 of images.
 """
 
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,10 +25,10 @@ from minet.data.layout import (
     pages_at,
     place,
     probe_digest,
-    record_digest,
 )
 from minet.data.parallel import ordered_map
 from minet.data.pixels import Memory, encode_record, prepare_file
+from minet.digests import digest
 from minet.errors import InputError
 from minet.results import whole_file
 from minet.settings_data import BetonRunSettings
@@ -57,7 +56,7 @@ def write_beton(
     workers: int,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Write the images of an index (columns path, label, sha256); return the sidecar's record.
+    """Write the images of an index (columns path, label, xxh3); return the sidecar's record.
 
     The beton appears whole or not at all. InputError names an image that is no longer what the
     index saw. `progress` wraps the stream of records for a display.
@@ -67,12 +66,12 @@ def write_beton(
         try:
             writer = _Writer(file, rows, settings)
             records = progress(writer.records(workers), len(rows))
-            layout, digest, sums = writer.finish(records)
+            layout, content, sums = writer.finish(records)
         finally:
             os.close(file)
         probe, size_bytes = probe_digest(partial, layout), partial.stat().st_size
     return {
-        "content_xxh3": digest,
+        "content_xxh3": content,
         "probe_xxh3": probe,
         "bytes": size_bytes,
         "count": len(rows),
@@ -104,7 +103,7 @@ class _Writer:
 
     def finish(self, records: Iterable[Record]) -> tuple[Layout, str, PixelSums]:
         """Write what is not yet written; give layout, digest and sums."""
-        digest, sums, sizes, at = ContentDigest(), PixelSums(), [], self._first
+        content, sums, sizes, at = ContentDigest(), PixelSums(), [], self._first
         for record in records:
             size_bytes = 3 * self._settings.crop_px**2
             if record.jpeg is not None:
@@ -113,7 +112,7 @@ class _Writer:
                 _write_at(self._file, record.jpeg, at)
                 at += size_bytes
             sizes.append(size_bytes)
-            digest.add(record.digest)
+            content.add(record.digest)
             sums += record.sums
         layout = Layout(
             self._page_bytes,
@@ -126,33 +125,33 @@ class _Writer:
         head, table = layout.head(), layout.table()
         _write_at(self._file, head, 0)
         _write_at(self._file, table, layout.table_at)  # what no record fills reads as zeros
-        return layout, digest.result(head, table), sums
+        return layout, content.result(head, table), sums
 
     def _record(self, number: int) -> Record:
         """Read, check, decode and resize one image; put its pixels in place."""
         row, settings = self._rows[number], self._settings
         path = f"{settings.root}/{row['path']}"
         pixels = self._memory.cropped(settings.crop_px)
-        data = _checked(path, row["sha256"])
+        data = _checked(path, row["xxh3"])
         try:
             sums = prepare_file(data, settings.resize_px, pixels, self._memory)
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
         if self._mode == RAW:
             _write_at(self._file, pixels.data, int(self._raw_places[number]))
-            return Record(record_digest(pixels.data), sums, None)
+            return Record(digest(pixels.data), sums, None)
         jpeg = encode_record(pixels, settings.jpeg_quality)
-        return Record(record_digest(jpeg), sums, jpeg)
+        return Record(digest(jpeg), sums, jpeg)
 
 
-def _checked(path: str, digest: str) -> bytes:
+def _checked(path: str, known: str) -> bytes:
     """Read an image's file, which must still be what the index saw."""
     try:
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - a Path costs as much again
             data = file.read()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    if hashlib.sha256(data).hexdigest() != digest:
+    if digest(data).hex() != known:
         raise InputError(f"{path}: changed since it was indexed; run `dvc repro` again")
     return data
 

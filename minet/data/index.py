@@ -1,6 +1,5 @@
 """The index of a data set: every image found, read once, and known by its digest."""
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,6 +16,7 @@ from minet.data.lists import (
     parse_list,
 )
 from minet.data.parallel import ordered_map
+from minet.digests import digest
 from minet.errors import InputError
 from minet.settings_data import SPLITS, DataSettings
 
@@ -31,7 +31,7 @@ class Examined:
 
     split: str
     entry: Entry
-    digest: str = ""  # SHA-256 of the file
+    digest: str = ""  # of the file's bytes, in hex
     problem: str = ""
     reason: str = ""
 
@@ -143,7 +143,7 @@ def _examine(root: Path, split: str, entry: Entry) -> Examined:
         decode(data, reduced=True)
     except InputError as error:
         return Examined(split, entry, problem="unreadable", reason=str(error))
-    return Examined(split, entry, digest=hashlib.sha256(data).hexdigest())
+    return Examined(split, entry, digest=digest(data).hex())
 
 
 def _repeated(images: list[Examined]) -> Iterator[Examined]:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 
+from minet.digests import digest
 from minet.errors import InputError
 
 JPG, RAW = 0, 1  # FFCV's modes of an image
@@ -45,7 +45,6 @@ _ALLOCATION = np.dtype([("sample_id", "<u8"), ("ptr", "<u8"), ("size", "<u8")])
 _SAMPLES_AT = _HEADER.itemsize + 2 * _FIELD.itemsize
 
 Places = NDArray[np.int64]
-Data = bytes | bytearray | memoryview
 
 
 @dataclass(frozen=True)
@@ -119,30 +118,23 @@ def place(sizes: Sequence[int], first: int, page_bytes: int) -> Places:
     return pointers
 
 
-def record_digest(data: Data) -> bytes:
-    """Give the digest of a part of a beton, of which that of its content is made."""
-    return xxhash.xxh3_128_digest(data)
-
-
 class ContentDigest:
-    """XXH3 (128 bits) of a beton's content: of those of its records in order, of head and table.
+    """Digest of a beton's content: of those of its records in order, of head and of table.
 
-    One of parts, so that many threads can compute it; zeros between the parts do not count. It
-    finds damage and mistakes, not forgery, at the speed of memory on any processor.
+    One of parts, so that many threads can compute it; zeros between the parts do not count.
     """
 
     def __init__(self) -> None:
         """Begin before the first record."""
-        self._records = xxhash.xxh3_128()
+        self._records = bytearray()
 
     def add(self, record_digest: bytes) -> None:
         """Take the digest of the next record."""
-        self._records.update(record_digest)
+        self._records += record_digest
 
     def result(self, head: bytes, table: bytes) -> str:
         """Give the digest in hex."""
-        parts = (self._records.digest(), record_digest(head), record_digest(table))
-        return xxhash.xxh3_128_hexdigest(b"".join(parts))
+        return digest(digest(self._records) + digest(head) + digest(table)).hex()
 
 
 def read_layout(path: Path) -> Layout:
@@ -167,14 +159,14 @@ def read_ends(path: Path, layout: Layout) -> tuple[bytes, bytes]:
 
 
 def probe_digest(path: Path, layout: Layout) -> str:
-    """XXH3, in hex, of what is quick to read: the head, the table, a part of 64 places between.
+    """Digest, in hex, of what is quick to read: the head, the table, a part of 64 places between.
 
     It tells a beton from any other in a few milliseconds, and finds damage by chance only; the
     digest of the whole file finds all.
     """
     first, last = int(layout.pointers[0]), layout.table_at
     parts = [(at, _PROBE_BYTES) for at in np.linspace(first, last, _PROBES, endpoint=False)]
-    digest = xxhash.xxh3_128()
+    read = bytearray()
     with path.open("rb") as file:
         for at, size_bytes in [
             (0, _SAMPLES_AT + len(layout.labels) * _SAMPLE.itemsize),
@@ -182,8 +174,8 @@ def probe_digest(path: Path, layout: Layout) -> str:
             (last, -1),  # to the end
         ]:
             file.seek(int(at))
-            digest.update(file.read(size_bytes))
-    return digest.hexdigest()
+            read += file.read(size_bytes)
+    return digest(read).hex()
 
 
 def _read(path: Path) -> Layout:

@@ -15,10 +15,10 @@ from minet.data.layout import (
     probe_digest,
     read_ends,
     read_layout,
-    record_digest,
 )
 from minet.data.parallel import ordered_map
 from minet.data.pixels import decode_record
+from minet.digests import digest
 from minet.errors import InputError
 from minet.results import read_json
 
@@ -61,17 +61,17 @@ class Records:
 
     def check_all(self, workers: int) -> None:
         """Read every byte that counts, decode every JPEG; InputError names all that is wrong."""
-        digest = ContentDigest()
+        content = ContentDigest()
         problems: list[str] = []
         places = np.arange(len(self.layout.labels))
         parts = [places[first : first + _AT_ONCE] for first in places[::_AT_ONCE]]
         for digests, found in ordered_map(self._examine, parts, workers):
             for one in digests:
-                digest.add(one)
+                content.add(one)
             problems += found
         if problems:
             raise InputError(*problems)
-        self._expect("content_xxh3", digest.result(*read_ends(self.path, self.layout)))
+        self._expect("content_xxh3", content.result(*read_ends(self.path, self.layout)))
 
     def _examine(self, places: IndexArray) -> tuple[list[bytes], list[str]]:
         """Give the digests of some records, and what is wrong with them."""
@@ -80,7 +80,7 @@ class Records:
         image = np.empty((self.layout.side_px, self.layout.side_px, 3), np.uint8)
         for place in places.tolist():
             stored = self._stored(place)
-            digests.append(record_digest(stored))
+            digests.append(digest(stored))
             try:
                 if self.layout.mode != RAW:
                     self._decode(place, stored, image)
