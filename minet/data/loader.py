@@ -1,28 +1,31 @@
 """Batches of a beton in an order that the caller gives: from the file, or from memory.
 
 Streaming reads each image where it lies, with threads, a few batches ahead; resident loading reads
-a split once and gathers batches on the device. The bytes are the same. Nothing is compiled and no
-FFCV imported, which would take longer than reading a small split.
+a split once and gathers batches where it lies then. The bytes are the same. Nothing is compiled and
+no FFCV imported, which would take longer than reading a small split.
 """
 
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from minet.batch import Batch, IndexArray, split_order, whole_order
+from minet.data.images import Pixels
+from minet.data.layout import RAW
 from minet.data.records import Records
 from minet.errors import InputError
 from minet.machine import free_bytes
 from minet.settings_data import Cache
 
 RESIDENT_SHARE = 0.5  # of the memory that is free; more only if it is asked for
-_AHEAD = 2  # batches that are read while one is used
-_AT_ONCE = 16  # images that a thread takes at a time
+_AHEAD = 3  # batches that are read while one is used
+_AT_ONCE = 16  # JPEGs that a thread takes at a time
 
 
 class BetonLoader:
@@ -48,14 +51,14 @@ class BetonLoader:
         self._device = device or torch.device("cpu")
         self.record: dict[str, Any] = self._records.sidecar
         self.count, self.batch_size = len(self._records.layout.labels), batch_size
-        self._images: Tensor | None = None  # (N, side, side, 3) of a resident split
-        if cache != "stream" and self._fits(asked=cache == "resident"):
-            self._images = self._load()
-
-    @property
-    def resident(self) -> bool:
-        """Whether the split lies in the device's memory."""
-        return self._images is not None
+        # how to have images in one call, where they lie uncompressed
+        self._gather: Callable[[IndexArray], Pixels] | None = None
+        if self._records.layout.mode == RAW:
+            self._gather = self._records.gather
+        self._there: Tensor | None = None  # (N, side, side, 3) in a GPU's memory
+        self.resident = cache != "stream" and self._fits(asked=cache == "resident")
+        if self.resident:
+            self._load()
 
     def batches(self, order: IndexArray) -> Iterator[Batch]:
         """Yield the images at `order` (places in the split) in batches; the last may be smaller.
@@ -63,15 +66,17 @@ class BetonLoader:
         What is resident comes on its device. Close the iterator (or let it go) to stop early.
         InputError names an image that cannot be read.
         """
-        if self._images is not None:
-            yield from self._gather(self._images, order)
+        if self._there is not None:
+            yield from self._chosen(self._there, order)
             return
         for indices, images in self._stream(order):
             labels = torch.from_numpy(self._records.layout.labels[indices])
-            yield Batch(images.permute(0, 3, 1, 2), labels, indices)
+            pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
+            yield Batch(pixels, labels, indices)
 
-    def _gather(self, images: Tensor, order: IndexArray) -> Iterator[Batch]:
-        places = torch.from_numpy(order.copy()).to(self._device)  # once: no batch waits for a copy
+    def _chosen(self, images: Tensor, order: IndexArray) -> Iterator[Batch]:
+        """Gather batches on a GPU, whose order goes there once: no batch waits for a copy."""
+        places = torch.from_numpy(order.copy()).to(self._device)
         labels = torch.from_numpy(self._records.layout.labels[order]).to(self._device)
         done = 0
         for indices in split_order(order, self.batch_size):
@@ -80,45 +85,43 @@ class BetonLoader:
             yield Batch(pixels, labels[part], indices)
             done += len(indices)
 
-    def _stream(self, order: IndexArray) -> Iterator[tuple[IndexArray, Tensor]]:
-        """Give (N, side, side, 3) a batch, in memory that a later batch takes again."""
-        free = [self._empty(min(self.batch_size, len(order))) for _ in range(_AHEAD + 1)]
-        waiting: deque[tuple[IndexArray, Tensor, list[Future[None]]]] = deque()
-        parts = split_order(order, self.batch_size)
+    def _stream(self, order: IndexArray) -> Iterator[tuple[IndexArray, Pixels]]:
+        """Give (N, side, side, 3) a batch, read ahead by threads."""
+        waiting: deque[tuple[IndexArray, Callable[[], Pixels]]] = deque()
         with ThreadPoolExecutor(self._workers) as pool:
             try:
-                while True:
-                    while free and (indices := next(parts, None)) is not None:
-                        memory = free.pop()
-                        waiting.append((indices, memory, self._begin(pool, indices, memory)))
-                    if not waiting:
-                        return
-                    indices, memory, begun = waiting.popleft()
-                    for future in begun:
-                        future.result()
-                    yield indices, memory[: len(indices)]
-                    free.append(memory)
+                for indices in split_order(order, self.batch_size):
+                    waiting.append((indices, self._begin(pool, indices)))
+                    if len(waiting) > _AHEAD:
+                        yield _finished(*waiting.popleft())
+                while waiting:
+                    yield _finished(*waiting.popleft())
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
-    def _begin(
-        self, pool: ThreadPoolExecutor, indices: IndexArray, memory: Tensor
-    ) -> list[Future[None]]:
-        pixels = memory.numpy()[: len(indices)]
-        return [
-            pool.submit(
-                self._records.read,
-                indices[first : first + _AT_ONCE],
-                pixels[first : first + _AT_ONCE],
-            )
-            for first in range(0, len(indices), _AT_ONCE)
-        ]
+    def _begin(self, pool: ThreadPoolExecutor, indices: IndexArray) -> Callable[[], Pixels]:
+        """Have a batch read; call what is returned to wait for it.
 
-    def _empty(self, count: int, device: str | torch.device = "cpu") -> Tensor:
+        Pixels of a whole batch are gathered by one call: threads that meet at the interpreter's
+        lock for each image lose more time than they copy.
+        """
+        if self._gather is not None:
+            return pool.submit(self._gather, indices).result
+        return self._begin_reading(pool, indices)
+
+    def _begin_reading(self, pool: ThreadPoolExecutor, places: IndexArray) -> Callable[[], Pixels]:
+        """Have images read one by one, some by each thread."""
         side_px = self._records.layout.side_px
-        pinned = self._device.type == "cuda" and device == "cpu"
-        shape = (count, side_px, side_px, 3)
-        return torch.empty(shape, dtype=torch.uint8, device=device, pin_memory=pinned)
+        images = np.empty((len(places), side_px, side_px, 3), np.uint8)
+        parts = [slice(first, first + _AT_ONCE) for first in range(0, len(places), _AT_ONCE)]
+        begun = [pool.submit(self._records.read, places[part], images[part]) for part in parts]
+
+        def wait() -> Pixels:
+            for future in begun:
+                future.result()
+            return images
+
+        return wait
 
     def _fits(self, *, asked: bool) -> bool:
         """Whether the split may become resident; InputError if it is asked to and cannot."""
@@ -131,10 +134,20 @@ class BetonLoader:
             )
         return asked or needed_bytes <= RESIDENT_SHARE * free
 
-    def _load(self) -> Tensor:
-        images = self._empty(self.count, self._device)
-        first = 0
+    def _load(self) -> None:
+        """Read the split into memory: of the host as one array, of a GPU batch by batch."""
+        if self._device.type == "cpu":
+            with ThreadPoolExecutor(self._workers) as pool:
+                images = self._begin_reading(pool, whole_order(self.count))()
+            self._gather = images.__getitem__
+            return
+        side_px = self._records.layout.side_px
+        shape = (self.count, side_px, side_px, 3)
+        there = torch.empty(shape, dtype=torch.uint8, device=self._device)
         for indices, pixels in self._stream(whole_order(self.count)):
-            images[first : first + len(indices)] = pixels
-            first += len(indices)
-        return images
+            there[int(indices[0]) : int(indices[-1]) + 1] = torch.from_numpy(pixels)
+        self._there = there
+
+
+def _finished(indices: IndexArray, wait: Callable[[], Pixels]) -> tuple[IndexArray, Pixels]:
+    return indices, wait()
