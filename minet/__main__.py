@@ -20,9 +20,10 @@ def main() -> None:
 def _verify(paths: list[Path]) -> None:
     """Say of each beton that it is as it was written; InputError says what is wrong with others."""
     problems: list[str] = []
+    threads = workers()
     for path in paths:
         try:
-            record = verify(path, workers())
+            record = verify(path, threads)
         except InputError as error:
             problems += error.problems
         else:

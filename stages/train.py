@@ -16,7 +16,7 @@ from minet.augment import IMAGENET_MEAN, IMAGENET_STD, InputForm
 from minet.batch import Batch
 from minet.building import build_by_name
 from minet.checkpoint import ResumeStore, fingerprint, save_model
-from minet.data.loader import BetonLoader
+from minet.data.loader import open_loaders
 from minet.data.plan import plan_epoch
 from minet.errors import InputError
 from minet.pretrained import head_names, start_from, weight_problems
@@ -40,14 +40,13 @@ def main() -> None:
     keep_freed_memory()
     settings = read_settings(args.settings, RunSettings)
     device = _device(settings.train)
-    open_loader = partial(
-        BetonLoader,
+    train, val = open_loaders(
+        (args.train, args.val),
         batch_size=settings.train.batch_size,
         workers=workers(),
         cache=settings.cache,
         device=device,
     )
-    train, val = open_loader(args.train), open_loader(args.val)
     classes = [row["name"] for row in read_csv(args.classes)]
     form = _input_form(settings.train, train.record)
     model, fresh = _initial_model(settings, len(classes), args.initial)

@@ -11,6 +11,8 @@ import torch
 import yaml
 
 from minet.batch import Batch, IndexArray, split_order
+from minet.data.loader import BetonLoader, open_loaders
+from minet.settings_data import Cache
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -26,6 +28,21 @@ def raw_params() -> dict[str, Any]:
     """Give params.yaml as it is committed, as plain data."""
     raw: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
     return raw
+
+
+def open_one(
+    path: Path,
+    *,
+    batch_size: int,
+    workers: int,
+    cache: Cache,
+    device: torch.device = torch.device("cpu"),  # noqa: B008 - frozen
+) -> BetonLoader:
+    """Open one split as training opens two."""
+    (loader,) = open_loaders(
+        [path], batch_size=batch_size, workers=workers, cache=cache, device=device
+    )
+    return loader
 
 
 class ListSource:

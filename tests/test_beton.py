@@ -295,7 +295,9 @@ def test_an_interruption_in_the_middle_leaves_nothing(
     def action() -> None:
         write_beton(tmp_path / "one.beton", rows, settings(source), workers=2, progress=interrupted)
 
+    threads = set(threading.enumerate())
     assert isinstance(error_within(20, action), KeyboardInterrupt)
+    assert set(threading.enumerate()) == threads, "a thread may still write, to whose file?"
     assert_nothing_is_left(tmp_path)
 
 

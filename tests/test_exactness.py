@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import open_one
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -117,7 +118,7 @@ def test_an_epoch_is_the_same_however_it_is_read_shared_and_resumed(
     shares = []
     for rank in range(ranks):
         order, size = rank_order(left, batch_size, rank, ranks)
-        loader = BetonLoader(betons[storage], batch_size=size, workers=threads, cache=cache)
+        loader = open_one(betons[storage], batch_size=size, workers=threads, cache=cache)
         shares.append(see(loader, plan, order))
     seen: Seen = []
     for step in range(steps - resumed_at):

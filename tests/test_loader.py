@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import open_one
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -18,7 +19,8 @@ from minet.batch import Batch, IndexArray
 from minet.data import loader as loader_module
 from minet.data.beton import write_beton
 from minet.data.images import prepare
-from minet.data.loader import BetonLoader
+from minet.data.loader import BetonLoader, open_loaders
+from minet.data.records import Records
 from minet.digests import digest
 from minet.errors import InputError
 from minet.results import write_json
@@ -73,7 +75,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def loader(path: Path, request: pytest.FixtureRequest) -> BetonLoader:
     """Give a loader of batches of 4 with one thread, with two, and from memory."""
     workers, cache = request.param
-    loader = BetonLoader(path, batch_size=4, workers=workers, cache=cache)
+    loader = open_one(path, batch_size=4, workers=workers, cache=cache)
     assert loader.resident == (cache == "resident")
     return loader
 
@@ -148,8 +150,48 @@ def test_every_epoch_reads_the_same_bytes(loader: BetonLoader) -> None:
         assert torch.equal(one.images, other.images)
 
 
+def test_half_of_what_is_free_is_enough_for_all_splits_together(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One after the other they would take three quarters, and leave the model a quarter."""
+    for share, resident in ((3.9, False), (4.1, True)):
+        free = int(share * COUNT * 3 * SIDE_PX**2)
+        monkeypatch.setattr(loader_module, "free_bytes", lambda _, free=free: free)
+        options = {"cache": "auto", "device": torch.device("cpu")}
+        loaders = open_loaders([path, path], batch_size=4, workers=1, **options)
+        assert [loader.resident for loader in loaders] == [resident, resident]
+
+
+@pytest.mark.parametrize(("batch_size", "workers"), [(4, 2), (8, 16), (32, 16), (64, 3), (512, 1)])
+def test_all_threads_have_jpegs_to_decode(
+    tmp_path: Path, batch_size: int, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With few images a batch too; on two cores this would not show."""
+    loader = open_one(
+        write(tmp_path, "jpg", storage="jpg"),
+        batch_size=batch_size,
+        workers=workers,
+        cache="stream",
+    )
+    read = Records.read
+    busy, most, lock = [0], [0], threading.Lock()
+
+    def counted(self: Records, places: IndexArray, out: NDArray[np.uint8]) -> None:
+        with lock:
+            busy[0] += 1
+            most[0] = max(most[0], busy[0])
+        time.sleep(0.02)
+        read(self, places, out)
+        with lock:
+            busy[0] -= 1
+
+    monkeypatch.setattr(Records, "read", counted)
+    for batch in loader.batches(np.zeros(4 * batch_size, np.int64)):
+        assert len(batch.indices) == batch_size
+    assert most[0] == workers
+
+
 def test_a_batch_larger_than_the_split_holds_all_of_it(path: Path) -> None:
-    """As many threads asked for as no machine has are taken as all it has."""
     loader = BetonLoader(path, batch_size=512, workers=10_000)
     (batch,) = loader.batches(ORDERS["shuffled"])
     assert batch.indices.tolist() == ORDERS["shuffled"].tolist()
@@ -161,7 +203,7 @@ def test_a_batch_larger_than_the_split_holds_all_of_it(path: Path) -> None:
 def test_batches_keep_their_images(storage: str, cache: Any, tmp_path: Path) -> None:
     """Longer than the legend promises: no batch takes the memory of another, or the split's own."""
     path = write(tmp_path, storage, storage=storage)
-    loader = BetonLoader(path, batch_size=2, workers=2, cache=cache)
+    loader = open_one(path, batch_size=2, workers=2, cache=cache)
     order = ORDERS["many times round"]
     first, again = (list(loader.batches(order)) for _ in range(2))
     for batch in first:
@@ -194,7 +236,7 @@ def test_a_resident_split_has_the_bytes_of_a_streamed_one(storage: str, tmp_path
     path = write(tmp_path, storage, storage=storage)
     found = []
     for cache in ("stream", "resident"):
-        loader = BetonLoader(path, batch_size=3, workers=2, cache=cache)
+        loader = open_one(path, batch_size=3, workers=2, cache=cache)
         found.append(copies(loader.batches(ORDERS["some twice"])))
     for one, other in zip(*found, strict=True):
         assert torch.equal(one.images, other.images)
@@ -209,7 +251,7 @@ def test_auto_is_resident_if_half_of_what_is_free_is_enough(
 ) -> None:
     needed_bytes = COUNT * 3 * SIDE_PX**2
     monkeypatch.setattr(loader_module, "free_bytes", lambda _: int(share * needed_bytes))
-    assert BetonLoader(path, batch_size=4, workers=1, cache="auto").resident == resident
+    assert open_one(path, batch_size=4, workers=1, cache="auto").resident == resident
 
 
 def test_a_split_that_is_to_be_resident_and_does_not_fit_is_told(
@@ -217,18 +259,18 @@ def test_a_split_that_is_to_be_resident_and_does_not_fit_is_told(
 ) -> None:
     monkeypatch.setattr(loader_module, "free_bytes", lambda _: COUNT * 3 * SIDE_PX**2 - 1)
     message = (
-        "^data.cache is resident, but .*raw.beton needs 0.0 GB and cpu has 0.0 GB free; "
+        "^data.cache is resident, but the images need 0.0 GB and cpu has 0.0 GB free; "
         "allowed: auto, stream$"
     )
     with pytest.raises(InputError, match=message):
-        BetonLoader(path, batch_size=4, workers=1, cache="resident")
+        open_one(path, batch_size=4, workers=1, cache="resident")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("cache", ["stream", "resident"])
 def test_a_gpu_is_given_the_same_bytes(path: Path, cache: Any) -> None:
     device = torch.device("cuda")
-    loader = BetonLoader(path, batch_size=4, workers=2, cache=cache, device=device)
+    loader = open_one(path, batch_size=4, workers=2, cache=cache, device=device)
     for batch in loader.batches(ORDERS["shuffled"]):
         assert batch.images.device.type == ("cuda" if cache == "resident" else "cpu")
         images = batch.images.permute(0, 2, 3, 1).cpu().numpy()
@@ -241,11 +283,14 @@ def test_the_way_to_the_first_batch_imports_no_ffcv_and_compiles_nothing(
 ) -> None:
     """The import of FFCV and the compilation of its pipeline took 10 seconds of every run."""
     code = f"""
-import sys, pathlib, numpy
-from minet.data.loader import BetonLoader
+import sys, pathlib, numpy, torch
+from minet.data.loader import open_loaders
 from minet.digests import digest
 for cache in ("stream", "resident"):
-    loader = BetonLoader(pathlib.Path({str(path)!r}), batch_size=4, workers=2, cache=cache)
+    (loader,) = open_loaders(
+        [pathlib.Path({str(path)!r})], batch_size=4, workers=2, cache=cache,
+        device=torch.device("cpu"),
+    )
     next(loader.batches(numpy.arange(11)))
 from numba.core.registry import CPUDispatcher
 import gc
@@ -261,7 +306,7 @@ print(sorted({{"ffcv", "cv2", "torchvision"}} & sys.modules.keys()), compiled)
 def test_torch_keeps_its_number_of_threads(path: Path, cache: Any) -> None:
     """With another number sums are not the same to the last bit."""
     before = torch.get_num_threads()
-    for _ in BetonLoader(path, batch_size=4, workers=3, cache=cache).batches(np.arange(COUNT)):
+    for _ in open_one(path, batch_size=4, workers=3, cache=cache).batches(np.arange(COUNT)):
         assert torch.get_num_threads() == before
     assert torch.get_num_threads() == before
 

@@ -1,6 +1,7 @@
 """Betons held against their sidecars: what is truncated, foreign or damaged is refused by name."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import open_one
 from ffcv.fields import IntField, RGBImageField
 from ffcv.loader import Loader, OrderOption
 from ffcv.reader import Reader
@@ -20,7 +22,7 @@ from PIL import Image
 
 from minet.data import layout as layout_module
 from minet.data.beton import write_beton
-from minet.data.layout import Layout, next_place, place, read_layout
+from minet.data.layout import RAW, Layout, next_place, pages_at, place, read_layout
 from minet.data.loader import BetonLoader
 from minet.data.records import Records
 from minet.data.verify import verify
@@ -192,6 +194,119 @@ def test_a_beton_that_is_not_the_one_written_is_refused_by_name(
             opened(path)
 
 
+def craft(path: Path, **changes: Any) -> None:
+    """Write a beton of three images that is whole but for what is changed, and its sidecar."""
+    values = {"page_bytes": 8 << 20, "side_px": 8, "mode": RAW, "labels": np.arange(3)}
+    values |= {"sizes": np.full(3, 192)} | changes
+    pointers = place(values["sizes"], pages_at(3, 8 << 20), 8 << 20)
+    layout = Layout(**values, pointers=pointers)
+    content = bytearray(layout.head().ljust(layout.table_at, b"\0") + layout.table())
+    path.write_bytes(content)
+    seal(path, layout)
+
+
+def seal(path: Path, layout: Layout) -> None:
+    """Write the sidecar that a file as it is would have."""
+    storage = "raw" if layout.mode == RAW else "jpg"
+    record = {"bytes": path.stat().st_size, "count": 3, "side_px": layout.side_px}
+    probe = layout_module.probe_digest(path, layout)
+    write_json(path.with_suffix(".json"), record | {"storage": storage, "probe_xxh3": probe})
+
+
+def test_a_crafted_beton_is_read_if_nothing_is_wrong_with_it(tmp_path: Path) -> None:
+    craft(tmp_path / "a.beton")
+    out = np.ones((3, 8, 8, 3), np.uint8)
+    Records(tmp_path / "a.beton").read(np.arange(3), out)
+    assert not out.any()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mode": 7}, "its images have mode 7 and a side of 8 pixels"),
+        (
+            {"side_px": 0, "sizes": np.zeros(3, int)},
+            "its images have mode 1 and a side of 0 pixels",
+        ),
+        ({"sizes": np.full(3, 191)}, "its size of a record is 191, not 192"),
+        ({"sizes": np.array([192, 192, 193])}, "its images differ in size of a record"),
+        ({"side_px": 9}, "its size of a record is 192, not 243"),
+    ],
+)
+def test_a_crafted_beton_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    craft(tmp_path / "a.beton", **changes)
+    with pytest.raises(InputError, match=f"a.beton: not a beton of minet's: {message}$"):
+        Records(tmp_path / "a.beton")
+
+
+@pytest.mark.parametrize(
+    ("at", "bytes_", "message"),
+    [
+        (4, bytes(4), "its pages have no bytes"),
+        (2, b"\3\0", "its number of fields is 3, not 2"),
+        (24, b"\5", r"its fields is \[5, 1\], not \[2, 1\]"),
+    ],
+)
+def test_a_head_of_another_kind_is_refused(
+    tmp_path: Path, at: int, bytes_: bytes, message: str
+) -> None:
+    path = tmp_path / "a.beton"
+    craft(path)
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(bytes_)
+    with pytest.raises(InputError, match=f"a.beton: not a beton of minet's: {message}$"):
+        Records(path)
+
+
+def test_images_higher_than_wide_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.beton"
+    craft(path)
+    with path.open("r+b") as file:
+        for number in range(3):
+            file.seek(layout_module._SAMPLES_AT + number * layout_module._SAMPLE.itemsize + 3)
+            file.write(b"\x09\0")
+    with pytest.raises(InputError, match="its height is 9, not 8$"):
+        Records(path)
+
+
+@pytest.mark.parametrize(("key", "value"), [("side_px", 16), ("storage", "jpg"), ("count", 4)])
+def test_a_sidecar_of_other_images_is_refused(tmp_path: Path, key: str, value: object) -> None:
+    path = tmp_path / "a.beton"
+    craft(path)
+    sidecar = json.loads(path.with_suffix(".json").read_text())
+    write_json(path.with_suffix(".json"), sidecar | {key: value})
+    with pytest.raises(
+        InputError, match=f"a.beton: {key} [0-9raw]+, but its sidecar says {value}: "
+    ):
+        Records(path)
+
+
+def test_reads_that_give_only_a_part_are_gone_on_with(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As network disks do."""
+    records, preadv = Records(path), os.preadv
+    whole, parts = (np.empty((COUNT, SIDE_PX, SIDE_PX, 3), np.uint8) for _ in range(2))
+    records.read(np.arange(COUNT), whole)
+    monkeypatch.setattr(os, "preadv", lambda file, data, at: preadv(file, [data[0][:700]], at))
+    records.read(np.arange(COUNT), parts)
+    assert np.array_equal(whole, parts)
+
+
+def test_a_disk_that_fails_is_told_with_the_image(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> int:
+        raise OSError(5, "Input/output error")
+
+    records = Records(path)
+    monkeypatch.setattr(os, "preadv", failing)
+    message = f"{path.name}: image 2 cannot be read: Input/output error$"
+    with pytest.raises(InputError, match=message):
+        records.read(np.array([2]), np.empty((1, SIDE_PX, SIDE_PX, 3), np.uint8))
+
+
 def test_another_beton_of_the_same_size_and_labels_is_refused(path: Path, tmp_path: Path) -> None:
     """Raw betons of two data sets may have the same size to the byte."""
     other = write(tmp_path / "other", "other", path.stem, seed=1)
@@ -233,6 +348,8 @@ def test_no_damage_of_the_head_makes_it_read_elsewhere(
         return
     assert (layout.pointers >= 0).all()
     assert (layout.pointers + layout.sizes <= len(content)).all()
+    assert layout.mode in (0, 1)
+    assert layout.mode == 0 or (layout.sizes == 3 * layout.side_px**2).all()
     assert len(layout.labels) == COUNT
 
 
@@ -258,7 +375,7 @@ def test_a_corrupt_jpeg_is_never_a_stale_image(written: dict[str, Path], tmp_pat
 
 
 def take_labels(path: Path, cache: Any, taken: list[int]) -> None:
-    loader = BetonLoader(path, batch_size=4, workers=2, cache=cache)
+    loader = open_one(path, batch_size=4, workers=2, cache=cache)
     for batch in loader.batches(np.arange(COUNT)):
         taken += batch.labels.tolist()
 

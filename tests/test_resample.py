@@ -110,16 +110,22 @@ def test_files_are_decoded_to_the_bytes_that_pillow_gives(data: bytes) -> None:
     assert np.array_equal(decode_pixels(data, MEMORY), np.asarray(decode(data)))
 
 
+BEFORE_EXIF = {  # what libjpeg passes over before a segment
+    "behind another segment": b"\xff\xec\x00\x08\xff\xda\xff\xd9\x00\x00",  # APP12
+    "behind fill bytes": b"\xff" * 3,
+    "behind a restart": b"\xff\xd3",
+}
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("how", ["EXIF", "XMP", "behind another segment"])
+@pytest.mark.parametrize("how", ["EXIF", "XMP", *BEFORE_EXIF])
 def test_images_are_turned_upright_wherever_the_file_says_so(orientation: int, how: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     xmp = f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><tiff:Orientation>{orientation}</tiff:Orientation>'
     options: dict[str, Any] = {"xmp": xmp.encode()} if how == "XMP" else {"exif": exif}
     data = encoded(photograph(), **options)
-    if how == "behind another segment":
-        data = data[:2] + b"\xff\xec\x00\x08\xff\xda\xff\xd9\x00\x00" + data[2:]  # APP12
+    data = data[:2] + BEFORE_EXIF.get(how, b"") + data[2:]
     upright = np.asarray(decode(data))
     assert (upright.shape[0] == 131) == (orientation >= 5)
     assert np.array_equal(decode_pixels(data, MEMORY), upright)

@@ -6,7 +6,8 @@ of images.
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -34,6 +35,7 @@ from minet.results import whole_file
 from minet.settings_data import BetonRunSettings
 
 _AT_ONCE = 8  # images that a thread takes at a time: each handing over costs
+_TO_DISK = 200  # images after which the disk is told to begin
 
 Row = Mapping[str, str]
 Progress = Callable[[Iterable["Record"], int], Iterable["Record"]]
@@ -65,8 +67,10 @@ def write_beton(
         file = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         try:
             writer = _Writer(file, rows, settings)
-            records = progress(writer.records(workers), len(rows))
-            layout, content, sums = writer.finish(records)
+            # closed before the file is: what ends the writing early ends its threads
+            with closing(writer.records(workers)) as groups:
+                records = progress(chain.from_iterable(groups), len(rows))
+                layout, content, sums = writer.finish(records)
         finally:
             os.close(file)
         probe, size_bytes = probe_digest(partial, layout), partial.stat().st_size
@@ -94,12 +98,11 @@ class _Writer:
         self._raw_places = place([raw_bytes] * len(rows), self._first, self._page_bytes)
         self._memory = Memory()
 
-    def records(self, workers: int) -> Iterable[Record]:
-        """Prepare all images, in their order."""
+    def records(self, workers: int) -> Generator[list[Record]]:
+        """Prepare all images, in their order, some at a time."""
         numbers = range(len(self._rows))
         groups = [numbers[first : first + _AT_ONCE] for first in numbers[::_AT_ONCE]]
-        made = ordered_map(lambda group: [self._record(n) for n in group], groups, workers)
-        return chain.from_iterable(made)
+        return ordered_map(lambda group: [self._record(n) for n in group], groups, workers)
 
     def finish(self, records: Iterable[Record]) -> tuple[Layout, str, PixelSums]:
         """Write what is not yet written; give layout, digest and sums."""
@@ -114,6 +117,8 @@ class _Writer:
             sizes.append(size_bytes)
             content.add(record.digest)
             sums += record.sums
+            if self._mode == RAW and len(sizes) % _TO_DISK == 0:
+                self._begin_to_disk(len(sizes) - _TO_DISK, len(sizes))
         layout = Layout(
             self._page_bytes,
             self._settings.crop_px,
@@ -126,6 +131,14 @@ class _Writer:
         _write_at(self._file, head, 0)
         _write_at(self._file, table, layout.table_at)  # what no record fills reads as zeros
         return layout, content.result(head, table), sums
+
+    def _begin_to_disk(self, first: int, end: int) -> None:
+        """Have the disk take some images while others are decoded, rather than all at the end.
+
+        Linux begins to write what it is advised not to keep, and keeps what is not yet on the disk.
+        """
+        start, stop = int(self._raw_places[first]), int(self._raw_places[end - 1])
+        os.posix_fadvise(self._file, start, stop - start, os.POSIX_FADV_DONTNEED)
 
     def _record(self, number: int) -> Record:
         """Read, check, decode and resize one image; put its pixels in place."""

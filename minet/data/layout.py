@@ -194,6 +194,8 @@ def _read(path: Path) -> Layout:
     pointers, sizes = image["data_ptr"].astype(np.int64), table["size"].astype(np.int64)
     side_px, mode = (_only(name, image[name]) for name in ("width", "mode"))
     _expect("height", _only("height", image["height"]), side_px)
+    if mode not in MODES.values() or not side_px:
+        raise ValueError(f"its images have mode {mode} and a side of {side_px} pixels")
     if table["ptr"].tolist() != image["data_ptr"].tolist():
         raise ValueError("its table of allocations is not in the order of its images")
     outside = (pointers < _SAMPLES_AT) | (sizes < 0) | (pointers > size_bytes - sizes)

@@ -6,7 +6,7 @@ no FFCV imported, which would take longer than reading a small split.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from minet.errors import InputError
 from minet.machine import free_bytes
 from minet.settings_data import Cache
 
-RESIDENT_SHARE = 0.5  # of the memory that is free; more only if it is asked for
+RESIDENT_SHARE = 0.5  # of the memory that is free: the rest is for the model and its work
 _AHEAD = 3  # batches that are read while one is used
 _AT_ONCE = 16  # JPEGs that a thread takes at a time
 
@@ -31,34 +31,41 @@ _AT_ONCE = 16  # JPEGs that a thread takes at a time
 class BetonLoader:
     """Batches of one beton, which is held against its sidecar (`<split>.json` beside it)."""
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        batch_size: int,
-        workers: int,
-        cache: Cache = "stream",
-        device: torch.device | None = None,
-    ) -> None:
-        """Open a beton for batches of `batch_size` images, read by `workers` threads.
+    def __init__(self, path: Path, *, batch_size: int, workers: int) -> None:
+        """Open a beton for batches of `batch_size` images, streamed by `workers` threads.
 
-        With `cache` auto the split is read into the device's memory if it takes no more than
-        RESIDENT_SHARE of what is free. InputError if it is not the file that was written, or is to
-        be resident and does not fit.
+        InputError if it is not the file that was written.
         """
         self._records = Records(path)
         self._workers = workers
-        self._device = device or torch.device("cpu")
         self.record: dict[str, Any] = self._records.sidecar
         self.count, self.batch_size = len(self._records.layout.labels), batch_size
+        self.resident = False
         # how to have images in one call, where they lie uncompressed
         self._gather: Callable[[IndexArray], Pixels] | None = None
         if self._records.layout.mode == RAW:
             self._gather = self._records.gather
         self._there: Tensor | None = None  # (N, side, side, 3) in a GPU's memory
-        self.resident = cache != "stream" and self._fits(asked=cache == "resident")
-        if self.resident:
-            self._load()
+
+    @property
+    def pixel_bytes(self) -> int:
+        """Give the memory that the split takes when it is resident."""
+        return 3 * self.count * self._records.layout.side_px**2
+
+    def load(self, device: torch.device) -> None:
+        """Read the split into memory: of the host as one array, of a GPU batch by batch."""
+        self.resident = True
+        if device.type == "cpu":
+            with ThreadPoolExecutor(self._workers) as pool:
+                images = self._begin_reading(pool, whole_order(self.count))()
+            self._gather = images.__getitem__
+            return
+        side_px = self._records.layout.side_px
+        shape = (self.count, side_px, side_px, 3)
+        there = torch.empty(shape, dtype=torch.uint8, device=device)
+        for indices, pixels in self._stream(whole_order(self.count)):
+            there[int(indices[0]) : int(indices[-1]) + 1] = torch.from_numpy(pixels)
+        self._there = there
 
     def batches(self, order: IndexArray) -> Iterator[Batch]:
         """Yield the images at `order` (places in the split) in batches; the last may be smaller.
@@ -76,8 +83,8 @@ class BetonLoader:
 
     def _chosen(self, images: Tensor, order: IndexArray) -> Iterator[Batch]:
         """Gather batches on a GPU, whose order goes there once: no batch waits for a copy."""
-        places = torch.from_numpy(order.copy()).to(self._device)
-        labels = torch.from_numpy(self._records.layout.labels[order]).to(self._device)
+        places = torch.from_numpy(order.copy()).to(images.device)
+        labels = torch.from_numpy(self._records.layout.labels[order]).to(images.device)
         done = 0
         for indices in split_order(order, self.batch_size):
             part = slice(done, done + len(indices))
@@ -113,7 +120,8 @@ class BetonLoader:
         """Have images read one by one, some by each thread."""
         side_px = self._records.layout.side_px
         images = np.empty((len(places), side_px, side_px, 3), np.uint8)
-        parts = [slice(first, first + _AT_ONCE) for first in range(0, len(places), _AT_ONCE)]
+        size = self._at_once()
+        parts = [slice(first, first + size) for first in range(0, len(places), size)]
         begun = [pool.submit(self._records.read, places[part], images[part]) for part in parts]
 
         def wait() -> Pixels:
@@ -123,30 +131,33 @@ class BetonLoader:
 
         return wait
 
-    def _fits(self, *, asked: bool) -> bool:
-        """Whether the split may become resident; InputError if it is asked to and cannot."""
-        needed_bytes = 3 * self.count * self._records.layout.side_px**2
-        free = free_bytes(self._device)
-        if asked and needed_bytes > free:
-            raise InputError(
-                f"data.cache is resident, but {self._records.path} needs {needed_bytes / 1e9:.1f} "
-                f"GB and {self._device} has {free / 1e9:.1f} GB free; allowed: auto, stream"
-            )
-        return asked or needed_bytes <= RESIDENT_SHARE * free
+    def _at_once(self) -> int:
+        """Give the JPEGs that a thread takes at a time: few enough that all threads have some."""
+        ahead = self.batch_size * (_AHEAD + 1)
+        return max(1, min(_AT_ONCE, ahead // (2 * self._workers)))
 
-    def _load(self) -> None:
-        """Read the split into memory: of the host as one array, of a GPU batch by batch."""
-        if self._device.type == "cpu":
-            with ThreadPoolExecutor(self._workers) as pool:
-                images = self._begin_reading(pool, whole_order(self.count))()
-            self._gather = images.__getitem__
-            return
-        side_px = self._records.layout.side_px
-        shape = (self.count, side_px, side_px, 3)
-        there = torch.empty(shape, dtype=torch.uint8, device=self._device)
-        for indices, pixels in self._stream(whole_order(self.count)):
-            there[int(indices[0]) : int(indices[-1]) + 1] = torch.from_numpy(pixels)
-        self._there = there
+
+def open_loaders(
+    paths: Iterable[Path], *, batch_size: int, workers: int, cache: Cache, device: torch.device
+) -> list[BetonLoader]:
+    """Open the betons of several splits, all to be resident on a device or all to be streamed.
+
+    With `cache` auto they are resident if together they take no more than RESIDENT_SHARE of what is
+    free. InputError if they are to be resident and do not fit.
+    """
+    loaders = [BetonLoader(path, batch_size=batch_size, workers=workers) for path in paths]
+    if cache == "stream":
+        return loaders
+    needed, free = sum(loader.pixel_bytes for loader in loaders), free_bytes(device)
+    if cache == "resident" and needed > free:
+        raise InputError(
+            f"data.cache is resident, but the images need {needed / 1e9:.1f} GB and {device} has "
+            f"{free / 1e9:.1f} GB free; allowed: auto, stream"
+        )
+    if cache == "resident" or needed <= RESIDENT_SHARE * free:
+        for loader in loaders:
+            loader.load(device)
+    return loaders
 
 
 def _finished(indices: IndexArray, wait: Callable[[], Pixels]) -> tuple[IndexArray, Pixels]:

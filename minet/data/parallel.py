@@ -1,7 +1,7 @@
 """Work spread over threads, results in order, memory flat."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 
 def ordered_map(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int
-) -> Iterator[Result]:
+) -> Generator[Result]:
     """Yield function(item) in the order of `items`, `workers` at a time.
 
     At most four results a worker wait to be taken, however slow the taker. The first exception is

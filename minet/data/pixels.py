@@ -13,7 +13,8 @@ from minet.data.images import Pixels, PixelSums, decode, kept_box, orientation
 from minet.data.resample import Scratch, resize_box
 from minet.errors import InputError
 
-_APP1, _SCAN = 0xE1, 0xDA  # markers of a JPEG
+_APP1, _SCAN = b"\xe1", b"\xda"  # markers of a JPEG
+_ALONE = [bytes([marker]) for marker in (0x01, *range(0xD0, 0xD8))]  # without a length behind them
 _PLAIN = ("Gray", "YCbCr", "RGB")  # colour spaces that libjpeg-turbo brings to RGB
 
 
@@ -87,10 +88,15 @@ def _is_upright(data: bytes) -> bool:
     """Whether a JPEG is stored as it is to be seen; only EXIF and XMP, in APP1, say otherwise."""
     at = 2
     while data[at : at + 1] == b"\xff":
-        marker, size = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        marker = data[at + 1 : at + 2]
         if marker == _APP1:
             return orientation(data) == 1
-        if marker == _SCAN or size < 2:
-            break
-        at += 2 + size
-    return True
+        if marker == b"\xff":  # fill, of which any number may stand before a marker
+            at += 1
+        elif marker in _ALONE:
+            at += 2
+        elif marker == _SCAN:
+            return True
+        else:
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return orientation(data) == 1  # no header as it should be: who decodes it anyway shall say

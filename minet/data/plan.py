@@ -39,7 +39,7 @@ def plan_epoch(
 
 
 def rank_order(order: IndexArray, batch_size: int, rank: int, ranks: int) -> tuple[IndexArray, int]:
-    """Give what one of several processes reads of an epoch, and the size of its batches.
+    """Give what one of several processes is to read of an epoch, and the size of its batches.
 
     Image i of each global batch belongs to rank i modulo `ranks`; cut into batches of the size
     given, shares stand side by side as the global batches do, the last one too.

@@ -106,9 +106,16 @@ class Records:
         return stored
 
     def _read_into(self, place: int, memory: memoryview) -> None:
-        read = os.preadv(self._file, [memory], int(self.layout.pointers[place]))
-        if read != memory.nbytes:
-            raise InputError(f"{self.path}: ends within image {place}; {_AGAIN}")
+        at, left = int(self.layout.pointers[place]), memory
+        while left:
+            try:
+                read = os.preadv(self._file, [left], at)
+            except OSError as error:
+                what = f"image {place} cannot be read: {error.strerror}"
+                raise InputError(f"{self.path}: {what}") from error
+            if not read:
+                raise InputError(f"{self.path}: ends within image {place}; {_AGAIN}")
+            left, at = left[read:], at + read
 
     def _decode(self, place: int, stored: bytearray, image: Pixels) -> None:
         try:

@@ -97,16 +97,21 @@ def resize_box(image: Pixels, box: Box, out: Pixels, scratch: Scratch) -> Sums:
     end = 3 * (int(across.first[-1]) + len(across.weights))
     source = image.reshape(height, 3 * width)[:, begin:end]
     lines = scratch.lines(out_px, end - begin)
-    _along_columns(len(down.weights))(source, down.first, down.weights, lines)
-    rows = _along_rows(len(across.weights))
+    _along_columns(_unrolled(down))(source, down.first, down.weights, lines)
+    rows = _along_rows(_unrolled(across))
     sums: Sums = rows(lines, across.first, begin, across.weights, out.reshape(out_px, 3 * out_px))
     return sums
 
 
+def _unrolled(filter_: Filter) -> int:
+    """Give the taps for which a pass is to be compiled, 0 for one that takes any number."""
+    taps = len(filter_.weights)
+    return taps if taps in _UNROLLED else 0
+
+
 @cache
-def _along_columns(taps: int) -> Any:
+def _along_columns(fixed: int) -> Any:
     """Compile the pass along columns: source (H, bytes) to lines (out, bytes)."""
-    fixed = taps if taps in _UNROLLED else 0
 
     @numba.njit(nogil=True, cache=True)
     def along_columns(source, first, weights, lines):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
@@ -123,12 +128,11 @@ def _along_columns(taps: int) -> Any:
 
 
 @cache
-def _along_rows(taps: int) -> Any:
+def _along_rows(fixed: int) -> Any:
     """Compile the pass along rows: lines (out, bytes) to out (out, 3 out).
 
     It returns the sums of the three planes and those of their squares.
     """
-    fixed = taps if taps in _UNROLLED else 0
 
     @numba.njit(nogil=True, cache=True)
     def along_rows(lines, first, begin, weights, out):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
