@@ -2,9 +2,11 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test test-slow lint lock wheel clean
+.PHONY: help setup repro test test-slow lint lock wheel bench-data clean
 
 VENV := .venv
+BENCH := .venv-bench
+BENCH_FLAGS ?=
 PYTHON ?= python3
 DIST := dist
 UV_VERSION := 0.13.9
@@ -59,8 +61,11 @@ wheel: ## FFCV as a wheel for PYTHON, for machines without Debian packages
 	$(install-packages)
 	@tools/wheel.sh "$(PYTHON)" "$(DIST)"
 
+bench-data: $(BENCH)/.ready ## the data path beside its peers: 20 minutes (BENCH_FLAGS=--quick: two)
+	@$(BENCH)/bin/python -m benchmarks.data $(BENCH_FLAGS)
+
 clean: ## remove what set-up made
-	@rm -rf $(VENV)
+	@rm -rf $(VENV) $(BENCH)
 
 $(VENV)/.ready: requirements.lock
 	$(check-python)
@@ -69,4 +74,22 @@ $(VENV)/.ready: requirements.lock
 	@$(VENV)/bin/pip install -q uv==$(UV_VERSION)
 	@$(VENV)/bin/uv pip install -q --python $(VENV)/bin/python --compile-bytecode --require-hashes \
 	  -r requirements.lock
+	@touch $@
+
+# what is locked overrides what a peer asks for; one that cannot be had is left out, as the record says
+$(BENCH)/.ready: requirements.lock pyproject.toml $(VENV)/.ready
+	@$(VENV)/bin/python -m venv --clear --without-pip $(BENCH)
+	@uv pip install -q --python $(BENCH)/bin/python --compile-bytecode --require-hashes \
+	  -r requirements.lock
+	@python -c 'import tomllib; \
+	  print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["bench"], sep="\n")' | \
+	while read -r peer; do \
+	  uv pip install -q --python $(BENCH)/bin/python --compile-bytecode \
+	    --overrides requirements.lock "$$peer" || \
+	    echo "left out: $$peer" >&2; \
+	done
+	@as_root=""; [ "$$(id -u)" = 0 ] || as_root=sudo; \
+	command -v ffmpeg >/dev/null || { $$as_root apt-get update -q && \
+	  $$as_root apt-get install -q -y --no-install-recommends ffmpeg; } || \
+	  echo "left out: FFmpeg, with which SPDL decodes" >&2
 	@touch $@

@@ -1,0 +1,73 @@
+"""What the contestants read: originals, JPEGs of 224 px, betons, and the pixels to expect."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import Image
+
+from benchmarks.peers.betons import JPEG_QUALITY, RESIZE_PX, SIDE_PX, rows_of, write
+from benchmarks.peers.contest import Job
+from benchmarks.peers.torch_loaders import reference_transform
+from benchmarks.photos import DENSE, LIGHT, write_photos
+from minet.data.parallel import ordered_map
+from minet.data.pixels import Memory, encode_record, prepare_file
+
+Pixels = NDArray[np.uint8]
+
+
+def make_files(job: Job) -> dict[str, Any]:
+    """Write all of it below the job's folder; describe the photographs.
+
+    `reference.npy` holds torchvision's pixels of each dense original, `prepared.npy` minet's, and
+    `decoded.npy` those of the JPEGs made of them.
+    """
+    photos: dict[str, Any] = {}
+    for name, kind in (("dense", DENSE), ("light", LIGHT)):
+        paths = write_photos(job.path(name), job.originals, kind, job.threads)
+        photos[name] = _described(paths) | {"quality": kind.quality, "noise": kind.noise}
+    _save_pixels(job)
+    photos["jpeg"] = _described(list(map(Path, job.jpeg_paths()))) | {"quality": JPEG_QUALITY}
+    root = job.path("dense")
+    rows = rows_of(root, job.originals, job.count)
+    write(job.path("raw.beton"), rows, root, "raw", job.threads)
+    write(job.path("jpg.beton"), rows, root, "jpg", job.threads)
+    return photos
+
+
+def _described(paths: list[Path]) -> dict[str, Any]:
+    return {"count": len(paths), "mean_bytes": sum(p.stat().st_size for p in paths) / len(paths)}
+
+
+def _save_pixels(job: Job) -> None:
+    """Write the three arrays of pixels, and the JPEGs of 224 px between them."""
+    photos, transform, memory = job.photo_paths(), reference_transform(), Memory()
+
+    def reference(number: int) -> Pixels:
+        with Image.open(photos[number]) as image:
+            return np.asarray(transform(image.convert("RGB")))
+
+    def prepared(number: int) -> Pixels:
+        out = np.empty((SIDE_PX, SIDE_PX, 3), np.uint8)
+        prepare_file(Path(photos[number]).read_bytes(), RESIZE_PX, out, memory)
+        return out
+
+    _save(job, "reference.npy", reference)
+    jpegs = [encode_record(pixels, JPEG_QUALITY) for pixels in _save(job, "prepared.npy", prepared)]
+    _save(job, "decoded.npy", lambda number: simplejpeg.decode_jpeg(jpegs[number], "RGB"))
+    job.path("jpeg").mkdir()
+    for number, path in enumerate(job.jpeg_paths()):
+        Path(path).write_bytes(jpegs[number % len(jpegs)])
+
+
+def _save(job: Job, name: str, image: Callable[[int], Pixels]) -> Pixels:
+    """Save (originals, side, side, 3) as an array that processes map; return it."""
+    shape = (job.originals, SIDE_PX, SIDE_PX, 3)
+    array = np.lib.format.open_memmap(job.path(name), "w+", np.uint8, shape)
+    for number, pixels in enumerate(ordered_map(image, range(job.originals), job.threads)):
+        array[number] = pixels
+    array.flush()
+    return array

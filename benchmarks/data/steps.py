@@ -1,0 +1,53 @@
+"""What minet's preparing costs by step: processor time of one thread alone."""
+
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.peers.betons import RESIZE_PX, SIDE_PX
+from minet.data.images import kept_box
+from minet.data.pixels import Memory, decode_pixels
+from minet.data.resample import resize_box
+from minet.digests import digest
+
+STEPS = ("read", "digest of the file", "decode", "resize and sums", "digest of the record", "write")
+
+
+def steps(folder: Path, repeats: int) -> dict[str, list[float]]:
+    """Milliseconds an image of each step, over all images of a folder, once a repeat."""
+    paths = sorted(folder.glob("*.jpg"))
+    found: dict[str, list[float]] = {name: [] for name in STEPS}
+    with tempfile.NamedTemporaryFile(dir=folder.parent) as file:
+        _once(paths[:8], file.fileno())  # code is compiled, memory grows
+        for _ in range(repeats):
+            for name, milliseconds in _once(paths, file.fileno()).items():
+                found[name].append(milliseconds)
+    return found
+
+
+def _once(paths: list[Path], file: int) -> dict[str, float]:
+    """Do to each image what `write_beton` does, a clock after each step."""
+    memory, pixels = Memory(), np.empty((SIDE_PX, SIDE_PX, 3), np.uint8)
+    spent = dict.fromkeys(STEPS, 0)
+    for number, path in enumerate(paths):
+        at = [time.thread_time_ns()]
+        with open(path, "rb", buffering=0) as source:  # noqa: PTH123 - as write_beton does
+            data = source.read()
+        at.append(time.thread_time_ns())
+        digest(data).hex()
+        at.append(time.thread_time_ns())
+        image = decode_pixels(data, memory)
+        at.append(time.thread_time_ns())
+        box = kept_box(image.shape[1], image.shape[0], RESIZE_PX, SIDE_PX)
+        resize_box(image, box, pixels, memory.scratch)
+        at.append(time.thread_time_ns())
+        digest(pixels.data)
+        at.append(time.thread_time_ns())
+        os.pwrite(file, pixels.data, number * pixels.nbytes)
+        at.append(time.thread_time_ns())
+        for name, before, after in zip(STEPS, at, at[1:], strict=False):
+            spent[name] += after - before
+    return {name: total / 1e6 / len(paths) for name, total in spent.items()}

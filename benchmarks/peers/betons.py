@@ -1,0 +1,41 @@
+"""Betons to measure with, and how they are written; no torch, which growth would count."""
+
+from pathlib import Path
+from typing import Literal
+
+from minet.data.beton import write_beton
+from minet.digests import digest
+from minet.results import write_json
+from minet.settings_data import BetonRunSettings
+
+SIDE_PX, RESIZE_PX, JPEG_QUALITY = 224, 256, 90
+
+Storage = Literal["raw", "jpg"]
+
+
+def rows_of(folder: Path, originals: int, count: int) -> list[dict[str, str]]:
+    """Give the rows of an index of `count` images: the originals, as often as it takes.
+
+    An image's label is its number.
+    """
+    names = [f"{number:06}.jpg" for number in range(originals)]
+    digests = [digest((folder / name).read_bytes()).hex() for name in names]
+    return [
+        {"path": names[n % originals], "label": str(n), "xxh3": digests[n % originals]}
+        for n in range(count)
+    ]
+
+
+def write(
+    path: Path, rows: list[dict[str, str]], root: Path, storage: Storage, threads: int
+) -> None:
+    """Write a beton with its sidecar, as the stage does."""
+    settings = BetonRunSettings(
+        root=str(root),
+        resize_px=RESIZE_PX,
+        crop_px=SIDE_PX,
+        storage=storage,
+        jpeg_quality=JPEG_QUALITY,
+    )
+    record = write_beton(path, rows, settings, workers=threads, progress=lambda records, _: records)
+    write_json(path.with_suffix(".json"), record)

@@ -1,0 +1,170 @@
+"""WebDataset, LitData and MosaicML Streaming: samples in large files, torch's workers.
+
+All three keep the JPEGs as they are. They decode with torchvision.io: LitData of itself, the others
+because it is the fastest of what they are documented with.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from benchmarks.peers.contest import Batches, Contestant, Job, Opened, reading
+from benchmarks.peers.torch_loaders import worker_settings
+
+_SHARDS_A_WORKER = 8  # enough to deal them out evenly and to shuffle them
+_BUFFER = 1000  # samples that WebDataset shuffles among, as its documentation has it
+_CHUNK = "64MB"  # LitData's documented choice
+
+
+def decode(data: bytes) -> Tensor:
+    """Decode a JPEG to (3, H, W)."""
+    from torchvision.io import ImageReadMode, decode_jpeg
+
+    array = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    pixels: Tensor = decode_jpeg(array, ImageReadMode.RGB)
+    return pixels
+
+
+def _make_tars(job: Job) -> None:
+    import webdataset
+
+    folder = job.path("tars")
+    folder.mkdir()
+    each = -(-job.count // (_SHARDS_A_WORKER * job.threads))
+    with webdataset.ShardWriter(str(folder / "%04d.tar"), maxcount=each, verbose=0) as sink:
+        for number, path in enumerate(job.jpeg_paths()):
+            sample = {"__key__": f"{number:06}", "jpg": Path(path).read_bytes(), "cls": number}
+            sink.write(sample)
+
+
+def _open_tars(job: Job) -> Opened:
+    import webdataset
+
+    dataset = (
+        webdataset.WebDataset(
+            sorted(map(str, job.path("tars").glob("*.tar"))),
+            shardshuffle=_SHARDS_A_WORKER * job.threads,
+            seed=0,
+        )
+        .shuffle(_BUFFER)
+        .to_tuple("jpg", "cls")
+        .map_tuple(decode, int)
+        .batched(job.batch_size)
+    )
+    loader = webdataset.WebLoader(dataset, batch_size=None, **worker_settings(job))
+
+    def batches() -> Batches:
+        for images, numbers in loader:
+            yield torch.as_tensor(images), torch.as_tensor(numbers)
+
+    return reading(batches)
+
+
+def lit_sample(numbered: tuple[int, str]) -> dict[str, Any]:
+    """Give what LitData stores: an opened JPEG, whose file it copies."""
+    from PIL import Image
+
+    return {"image": Image.open(numbered[1]), "number": numbered[0]}
+
+
+def _make_chunks(job: Job) -> None:
+    import litdata
+
+    litdata.optimize(
+        fn=lit_sample,
+        inputs=list(enumerate(job.jpeg_paths())),
+        output_dir=str(job.path("chunks")),
+        chunk_bytes=_CHUNK,
+        num_workers=job.threads,
+    )
+
+
+def _open_chunks(job: Job) -> Opened:
+    import litdata
+
+    dataset = litdata.StreamingDataset(str(job.path("chunks")), shuffle=True, drop_last=False)
+    loader = litdata.StreamingDataLoader(dataset, batch_size=job.batch_size, **worker_settings(job))
+
+    def batches() -> Batches:
+        for batch in loader:
+            yield batch["image"], batch["number"]
+
+    return reading(batches)
+
+
+def _make_shards(job: Job) -> None:
+    import streaming
+
+    columns = {"image": "bytes", "number": "int"}
+    with streaming.MDSWriter(out=str(job.path("shards")), columns=columns) as out:
+        for number, path in enumerate(job.jpeg_paths()):
+            out.write({"image": Path(path).read_bytes(), "number": number})
+
+
+def collate(samples: list[Mapping[str, Any]]) -> tuple[Tensor, Tensor]:
+    """Decode in the worker, a batch at a time."""
+    images = torch.stack([decode(sample["image"]) for sample in samples])
+    return images, torch.tensor([sample["number"] for sample in samples])
+
+
+def _open_shards(job: Job) -> Opened:
+    import streaming
+
+    streaming.base.util.clean_stale_shared_memory()
+    dataset = streaming.StreamingDataset(
+        local=str(job.path("shards")),
+        shuffle=True,
+        batch_size=job.batch_size,
+        num_canonical_nodes=1,
+    )
+    loader: Any = DataLoader(
+        dataset, batch_size=job.batch_size, collate_fn=collate, **worker_settings(job)
+    )
+
+    def batches() -> Batches:
+        yield from loader
+
+    return reading(batches)
+
+
+_DECODED = "torchvision.io.decode_jpeg in persistent workers"
+
+READ_JPG = {
+    "WebDataset": Contestant(
+        _open_tars,
+        {
+            "how": f"{_SHARDS_A_WORKER} tar files a worker, shuffled, a buffer of {_BUFFER} "
+            f"samples; {_DECODED}, batched there",
+            "workers": "cores",
+        },
+        needs=("webdataset", "torchvision"),
+        make=_make_tars,
+        reference="decoded.npy",
+    ),
+    "LitData": Contestant(
+        _open_chunks,
+        {
+            "how": f"optimize, chunks of {_CHUNK}, StreamingDataLoader, shuffle; {_DECODED} "
+            "(its JPEG serializer)",
+            "workers": "cores",
+        },
+        needs=("litdata", "torchvision"),
+        make=_make_chunks,
+        reference="decoded.npy",
+    ),
+    "MosaicML Streaming": Contestant(
+        _open_shards,
+        {
+            "how": f"MDS, local, uncompressed, column of bytes, shuffle, batch size known; "
+            f"{_DECODED}",
+            "workers": "cores",
+        },
+        needs=("streaming", "torchvision"),
+        make=_make_shards,
+        reference="decoded.npy",
+    ),
+}

@@ -1,0 +1,69 @@
+"""minet itself: writing betons, and reading them from the file and from memory."""
+
+import torch
+
+from benchmarks.peers.betons import Storage, rows_of, write
+from benchmarks.peers.contest import Batches, Contestant, Job, Opened, reading
+from minet.allocator import keep_freed_memory
+from minet.batch import whole_order
+from minet.data.loader import BetonLoader, open_loaders
+from minet.settings_data import Cache
+
+
+def _writing(storage: Storage) -> Contestant:
+    def begin(job: Job) -> Opened:
+        root, path = job.path(job.photos), job.path(f"written-{storage}.beton")
+        rows = rows_of(root, job.originals, job.originals)
+
+        def epoch() -> int:
+            write(path, rows, root, storage, job.threads)
+            return len(rows)
+
+        def look() -> Batches:
+            loader = BetonLoader(path, batch_size=job.batch_size, workers=job.threads)
+            for batch in loader.batches(whole_order(loader.count)):
+                yield batch.images, torch.from_numpy(batch.indices)
+
+        return Opened(epoch, look)
+
+    what = f"write_beton, {storage}: digests of sources and records, statistics, fsync"
+    return Contestant(
+        begin,
+        {"how": what, "threads": "cores"},
+        needs=("minet.data.beton",),
+        reference="reference.npy" if storage == "raw" else None,  # a JPEG loses some
+    )
+
+
+def _loading(storage: Storage, cache: Cache) -> Contestant:
+    def begin(job: Job) -> Opened:
+        keep_freed_memory()  # as `stages.train` does
+        (loader,) = open_loaders(
+            [job.path(f"{storage}.beton")],
+            batch_size=job.batch_size,
+            workers=job.threads,
+            cache=cache,
+            device=torch.device("cpu"),
+        )
+        epochs = iter(range(1_000_000))
+
+        def batches() -> Batches:
+            for batch in loader.batches(job.order(next(epochs))):
+                yield batch.images, torch.from_numpy(batch.indices)
+
+        return reading(batches)
+
+    reference = "decoded.npy" if storage == "jpg" else "prepared.npy"
+    settings = {
+        "how": f"open_loaders, cache {cache}, a shuffled order, freed memory kept",
+        "threads": "cores",
+    }
+    return Contestant(begin, settings, needs=("minet.data.loader",), reference=reference)
+
+
+PREPARE = {"minet raw": _writing("raw"), "minet jpg": _writing("jpg")}
+READ_JPG = {"minet stream": _loading("jpg", "stream")}
+READ_RAW = {
+    "minet stream": _loading("raw", "stream"),
+    "minet resident": _loading("raw", "resident"),
+}
