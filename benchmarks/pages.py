@@ -6,6 +6,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.common import put_between, spread, table
+from benchmarks.data.page import data_tables
 from minet.results import read_json
 
 PAGE, RESULTS = Path("docs/performance.md"), Path("benchmarks/results")
@@ -23,7 +24,9 @@ def tables(root: Path) -> dict[str, str]:
         read_json(root / RESULTS / f"dynamic-cpu-{part}.json")
         for part in ("steps", "forms", "stem", "system")
     )
+    data = read_json(root / RESULTS / "data.json")
     return {
+        **data_tables(data),
         "dynamic steps": steps_table({"kept": steps, "system's": system}),
         "dynamic forms": forms_table(forms, "32"),
         "generated": generated_table({"stem": stem["stem"], "network": forms["densenet"]}),

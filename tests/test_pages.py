@@ -1,16 +1,55 @@
 """Pages show the records of benchmarks/results, and nothing else."""
 
+import subprocess
+import sys
+
 import pytest
 from closure import ROOT
 
 from benchmarks import pages
 from benchmarks.common import put_between, spread, table
+from minet.results import read_json
+
+DATA = ("prepare", "prepare light", "steps", "read jpg", "read raw", "growth", "start")
 
 
-@pytest.mark.parametrize("name", ["dynamic steps", "dynamic forms", "generated"])
+@pytest.mark.parametrize(
+    "name", ["dynamic steps", "dynamic forms", "generated", *(f"data {part}" for part in DATA)]
+)
 def test_page_of_speed_shows_the_records(name: str) -> None:
     text = pages.tables(ROOT)[name]
     assert f"<!-- {name} -->\n{text}\n<!-- /{name} -->" in (ROOT / pages.PAGE).read_text()
+
+
+def test_the_benchmark_of_the_data_path_runs_and_holds_pixels_to_the_reference(tmp_path) -> None:
+    """Three parts of it, small; peers that are not installed here are said to have failed."""
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.data",
+        "--quick",
+        "--out",
+        str(tmp_path / "r.json"),
+    ]
+    command += ["--parts", "prepare", "read raw", "read jpg"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    record = read_json(tmp_path / "r.json")
+    for group, name, most in (
+        ("prepare", "minet raw", 1),
+        ("prepare", "DataLoader, Pillow", 0),
+        ("read raw", "minet stream", 0),
+        ("read raw", "minet resident", 0),
+        ("read raw", "FFCV", 0),
+        ("read jpg", "minet stream", 0),
+        ("read jpg", "FFCV", 8),
+    ):
+        found = record[group][name]
+        assert found["each_once"], name
+        assert found["max_difference"] <= most, name
+        assert min(found["images_per_s"]) > 0, name
+    assert "failed" in record["read jpg"]["LitData"] or record["read jpg"]["LitData"]["same_pixels"]
+    assert (tmp_path / "r.png").stat().st_size > 10_000
 
 
 def test_text_takes_its_place_between_marks(tmp_path) -> None:

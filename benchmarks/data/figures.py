@@ -63,6 +63,7 @@ def draw_growth(sizes: Record, path: Path) -> None:
         axis.set_ylim(bottom=0, top=1.25 * max(max(found[key]) for found in kept.values()))
         axis.set_xlabel("images written")
         axis.xaxis.set_major_formatter("{x:,.0f}")
+        axis.locator_params("x", nbins=5)
         axis.set_title(label, loc="left", fontsize=11)
         axis.spines[["top", "right"]].set_visible(False)
     _save(figure, path)

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from benchmarks.peers.betons import SIDE_PX
 from benchmarks.peers.contest import Batches, Contestant, Job, Opened, reading
 
-_AT_ONCE = 16  # originals that a thread takes at a time
-_SHARE = 32  # images of a batch that a thread takes at a time
+_AT_ONCE = 16  # images that a thread takes at a time
 _AHEAD = 3  # batches in flight
 
 Pixels = NDArray[np.uint8]
