@@ -2,11 +2,12 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test test-slow lint lock wheel bench-data clean
+.PHONY: help setup repro test test-slow lint lock wheel chaos bench-data bench-train clean
 
 VENV := .venv
 BENCH := .venv-bench
 BENCH_FLAGS ?=
+CHAOS_FLAGS ?=
 PYTHON ?= python3
 DIST := dist
 UV_VERSION := 0.13.9
@@ -61,8 +62,14 @@ wheel: ## FFCV as a wheel for PYTHON, for machines without Debian packages
 	$(install-packages)
 	@tools/wheel.sh "$(PYTHON)" "$(DIST)"
 
+chaos: $(VENV)/.ready ## kill training 20 times at random moments, hold the result against a run left alone
+	@python tests/chaos.py $(CHAOS_FLAGS)
+
 bench-data: $(BENCH)/.ready ## the data path beside its peers: 20 minutes (BENCH_FLAGS=--quick: two)
 	@$(BENCH)/bin/python -m benchmarks.data $(BENCH_FLAGS)
+
+bench-train: $(BENCH)/.ready ## the training step beside other loops: 12 minutes (BENCH_FLAGS=--quick: one)
+	@$(BENCH)/bin/python -m benchmarks.train $(BENCH_FLAGS)
 
 clean: ## remove what set-up made
 	@rm -rf $(VENV) $(BENCH)

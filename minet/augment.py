@@ -3,7 +3,7 @@
 Axes as in `minet.batch`: images are (N, C, H, W) with square sides S unless said otherwise.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -25,38 +25,60 @@ class InputForm:
     mean: tuple[float, float, float]  # of pixels from 0 to 1
     std: tuple[float, float, float]
 
+    def on(self, device: torch.device) -> "PlacedForm":
+        """Bring the statistics to a device, once for all batches: each copy there is a wait."""
+        mean, std = (torch.tensor(value, device=device) for value in (self.mean, self.std))
+        return PlacedForm(self.input_px, mean, std)
+
+
+@dataclass(frozen=True)
+class PlacedForm:
+    """An `InputForm` whose statistics, (C,), lie on a device."""
+
+    input_px: int
+    mean: Tensor
+    std: Tensor
+
+    def resized(self, side_px: int) -> Self:
+        """Give the form of images of another side."""
+        return replace(self, input_px=side_px)
+
 
 @dataclass(frozen=True)
 class Draws:
-    """A batch's slice of an `EpochPlan` on the device; None where the plan draws nothing."""
+    """Rows of an `EpochPlan` on the device; None where the plan draws nothing."""
 
     flips: Tensor | None = None  # (N,) bool
     boxes: Tensor | None = None  # (N, 4) float: top, left, height, width in pixels
     degrees: Tensor | None = None  # (N,) float
     channels: Tensor | None = None  # (N, 3) int64
+    mixes: Tensor | None = None  # (N, 5) float, as in the plan
 
     @classmethod
     def of(cls, plan: EpochPlan, indices: IndexArray, device: torch.device) -> Self:
-        """Take the rows of a plan that belong to a batch's images."""
-        draws = (plan.flips, plan.boxes, plan.degrees, plan.channels)
+        """Take the rows of a plan that belong to images, say to all of an epoch in their order."""
+        draws = (plan.flips, plan.boxes, plan.degrees, plan.channels, plan.mixes)
         return cls(
             *(
-                None
-                if draw is None
-                else torch.from_numpy(draw[indices]).to(device, non_blocking=True)
+                None if draw is None else torch.from_numpy(draw[indices]).to(device)
                 for draw in draws
             )
         )
 
+    def part(self, first: int, images: int) -> Self:
+        """Take the rows of a batch, which lie together."""
+        rows = (self.flips, self.boxes, self.degrees, self.channels, self.mixes)
+        return type(self)(*(None if row is None else row[first : first + images] for row in rows))
 
-def to_input(images: Tensor, form: InputForm, draws: Draws | None = None) -> Tensor:
+
+def to_input(images: Tensor, form: PlacedForm, draws: Draws | None = None) -> Tensor:
     """Bring stored images to a model's input, augmented if draws are given.
 
-    (N, C, S, S) uint8 to float (N, C, input, input), normalised, channels-last in memory.
+    (N, C, S, S) uint8 to float (N, C, input, input), normalised, channels-last in memory. Mixing is
+    not part of it (`minet.mixing`).
     """
     pixels = augment(images.float(), draws or Draws(), form.input_px)
-    mean, std = (torch.tensor(value, device=images.device) for value in (form.mean, form.std))
-    return normalize(pixels, mean, std)
+    return normalize(pixels, form.mean, form.std)
 
 
 def augment(pixels: Tensor, draws: Draws, out_px: int) -> Tensor:
@@ -80,7 +102,7 @@ def resample(pixels: Tensor, boxes: Tensor | None, flips: Tensor | None, out_px:
     """
     images, planes, height_px, width_px = pixels.shape
     if boxes is None:
-        boxes = pixels.new_tensor([[0, 0, height_px, width_px]]).expand(images, 4)
+        boxes = _whole(pixels)
     rows = _filters(boxes[:, 0], boxes[:, 2], height_px, out_px)
     columns = _filters(boxes[:, 1], boxes[:, 3], width_px, out_px)
     if flips is not None:
@@ -111,6 +133,14 @@ def normalize(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     shift = (mean * 255)[:, None, None]
     scale = (1 / (std * 255))[:, None, None]
     return ((pixels - shift) * scale).contiguous(memory_format=torch.channels_last)
+
+
+def _whole(pixels: Tensor) -> Tensor:
+    """Give the box (N, 4) of each whole image, made on the device: no copy to wait for."""
+    images, _, height_px, width_px = pixels.shape
+    corner = pixels.new_zeros(images, 2)
+    sides = [pixels.new_full((images, 1), side_px) for side_px in (height_px, width_px)]
+    return torch.cat([corner, *sides], dim=1)
 
 
 def _filters(starts: Tensor, lengths: Tensor, in_px: int, out_px: int) -> Tensor:

@@ -51,6 +51,9 @@ class EpochPlan:
     boxes: NDArray[np.float32] | None = None  # (N, 4) top, left, height, width in pixels
     degrees: NDArray[np.float32] | None = None  # (N,) rotation, counter-clockwise
     channels: NDArray[np.int64] | None = None  # (N, 3) which plane stands at each place
+    # (N, 5) share of the image that stays outside a patch, and the patch that gives way whole: top,
+    # bottom, left, right as shares of the side; the rest is the next image's of the batch
+    mixes: NDArray[np.float32] | None = None
 
 
 def whole_order(count: int) -> IndexArray:

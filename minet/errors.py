@@ -1,4 +1,14 @@
-"""The one exception for what a user can mend: settings, lists, images, files."""
+"""Exceptions that stages tell without a traceback; `InputError` is for what a user can mend."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+# how a run ends that was asked to stop and is saved: sysexits' "try again", the shell's Ctrl-C;
+# SIGTERM comes from schedulers and spot machines before the time is up
+EXIT_CODES = {signal.SIGTERM: 75, signal.SIGINT: 130}
 
 
 class InputError(ValueError):
@@ -11,3 +21,32 @@ class InputError(ValueError):
         """Take one line of text per problem."""
         super().__init__("\n".join(problems))
         self.problems = problems
+
+
+class StoppedError(Exception):
+    """The run was asked to stop; its state is saved, and the next run goes on from there."""
+
+    def __init__(self, number: int) -> None:
+        """Take the number of the signal that asked."""
+        self.signal = signal.Signals(number)
+        super().__init__(f"stopped by {self.signal.name} and saved")
+
+    @property
+    def exit_code(self) -> int:
+        """Give the exit code that tells this end from others."""
+        return EXIT_CODES[self.signal]
+
+
+class LostError(Exception):
+    """Another process of the run is gone, and says or has shown why."""
+
+
+def left_to_launcher(error: InputError) -> bool:
+    """Leave a rank's problems to the launcher, ours or torch's; False if there is none."""
+    file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if file is None:
+        return False
+    extra = {"timestamp": str(int(time.time()))}
+    message = {"message": str(error), "extraInfo": extra, "problems": error.problems}
+    Path(file).write_text(json.dumps({"message": message}), encoding="utf-8")
+    return True

@@ -32,18 +32,26 @@ def predict(
     device: torch.device,
     *,
     mistakes: int,
+    flip: bool = False,
     progress: Callable[[Iterator[Batch], int], Iterable[Batch]],
 ) -> Predictions:
-    """Run a model over a split once, with each set of `CHANNEL_SETS` in turn on every batch."""
+    """Run a model over a split once, with each set of `CHANNEL_SETS` in turn on every batch.
+
+    `flip` takes the mean with the probabilities of the mirror images.
+    """
     model = model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    placed = form.on(device)
     labels: list[Labels] = []
     outputs: dict[str, list[Probabilities]] = {name: [] for name in CHANNEL_SETS}
     gallery = _Gallery(mistakes)
     for batch in progress(source.batches(whole_order(source.count)), source.count):
         images = batch.images.to(device)
         for name, found in outputs.items():
-            logits = model(to_input(zero_absent(images, name), form))
-            found.append(logits.double().softmax(dim=1).cpu().numpy())
+            inputs = to_input(zero_absent(images, name), placed)
+            shares = model(inputs).double().softmax(dim=1)
+            if flip:
+                shares = (shares + model(inputs.flip(-1)).double().softmax(dim=1)) / 2
+            found.append(shares.cpu().numpy())
         labels.append(batch.labels.cpu().numpy())
         gallery.add(batch, outputs["RGB"][-1])
     all_labels = np.concatenate(labels)

@@ -15,11 +15,17 @@ from minet.settings_data import BetonSettings, DataSection, SampleSettings
 from minet.settings_score import CostSettings, EvaluateSettings
 from minet.settings_train import RANDOM, TrainSettings
 
+OWN = "own"  # the recipe of `train` with what the model changes of it
+
 
 class Params(Settings):
-    """params.yaml, whole; a block of `models` holds arguments, `weights` and its own `train`."""
+    """params.yaml, whole; a block of `models` holds arguments, `weights` and its own `train`.
+
+    `recipe` is OWN or the name of a block of `recipes`, which changes `train` for any model.
+    """
 
     model: str
+    recipe: str
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     sample: SampleSettings
     data: DataSection
@@ -27,6 +33,7 @@ class Params(Settings):
     train: TrainSettings
     evaluate: EvaluateSettings
     cost: CostSettings
+    recipes: dict[str, dict[str, Any]]
     models: dict[str, dict[str, Any]]
 
     def arguments(self, model: str) -> dict[str, Any]:
@@ -74,14 +81,25 @@ def check_params(
     try:
         params = Params.model_validate_json(json.dumps(raw, default=str))
     except ValidationError as error:
-        return None, setting_problems(error, Params) + _model_problems(raw, known_models)
-    return params, _model_problems(raw, known_models)
+        params, problems = None, setting_problems(error, Params)
+    else:
+        problems = []
+    problems += _recipe_problems(raw) + _model_problems(raw, known_models)
+    if params is not None and not problems:
+        together = _merged_recipe(params, params.model)
+        place = f"train, changed by models.{params.model}.train and recipe {params.recipe}: "
+        problems = [place + problem for problem in _train_problems(together)]
+    return params, problems
 
 
 def recipe(params: Params, model: str) -> TrainSettings:
-    """Give a model's recipe: `train` with what `models.<model>.train` changes."""
-    merged = _merge(params.train.model_dump(mode="json"), params.models[model].get("train", {}))
-    return TrainSettings.model_validate_json(json.dumps(merged))
+    """Give a model's recipe: `train`, changed by `models.<model>.train`, then by the recipe."""
+    return TrainSettings.model_validate_json(json.dumps(_merged_recipe(params, model)))
+
+
+def _merged_recipe(params: Params, model: str) -> dict[str, Any]:
+    own = _merge(params.train.model_dump(mode="json"), params.models[model].get("train", {}))
+    return _merge(own, params.recipes.get(params.recipe, {}))
 
 
 def _model_problems(raw: Mapping[str, Any], known_models: Collection[str]) -> list[str]:
@@ -101,28 +119,58 @@ def _model_problems(raw: Mapping[str, Any], known_models: Collection[str]) -> li
         problems.append(f"models.{model} is missing; add `{model}: {{}}` under models")
     for name, block in blocks.items():
         if isinstance(block, dict) and "train" in block:
-            problems += _recipe_problems(str(name), raw.get("train"), block["train"])
+            problems += _change_problems(f"models.{name}.train", raw.get("train"), block["train"])
     return problems
 
 
-def _recipe_problems(name: str, base: Any, changes: Any) -> list[str]:
-    """Problems that a model's own recipe adds to those of `train`."""
+def _recipe_problems(raw: Mapping[str, Any]) -> list[str]:
+    """Problems of `recipe` and of the blocks under `recipes`."""
+    name, recipes, base = raw.get("recipe"), raw.get("recipes"), raw.get("train")
+    if not isinstance(recipes, dict):
+        return []
+    problems = []
+    if isinstance(name, str) and name not in (OWN, *recipes):
+        problems.append(f"recipe is {name!r}; {choices(name, [OWN, *map(str, recipes)])}")
+    if OWN in recipes:
+        problems.append(f"recipes.{OWN} is not a recipe: `recipe: {OWN}` stands for none of them")
+    for key, changes in recipes.items():
+        if isinstance(changes, dict):  # pydantic tells the others
+            problems += _change_problems(f"recipes.{key}", base, changes)
+    return problems
+
+
+def _change_problems(here: str, base: Any, changes: Any) -> list[str]:
+    """Problems that changes of a recipe add to those of `train`."""
     if not isinstance(changes, dict):
-        return [f"models.{name}.train is {changes!r}; must be a mapping of settings of train"]
+        return [f"{here} is {changes!r}; must be a mapping of settings of train"]
     if not isinstance(base, dict):
         return []
-    here = f"models.{name}.train"
-    already = set(_train_problems(base, here))  # `train` itself reports these
-    found = _train_problems(_merge(base, changes), here)
-    return [problem for problem in found if problem not in already]
+    before, after = (_train_errors(raw) for raw in (base, _merge(base, changes)))
+    already = before.keys() - _keys(changes)  # `train` itself reports these
+    return [f"{here}.{text}" for place, text in after.items() if place not in already]
 
 
-def _train_problems(raw: Mapping[str, Any], place: str) -> list[str]:
+def _train_problems(raw: Mapping[str, Any]) -> list[str]:
+    return list(_train_errors(raw).values())
+
+
+def _keys(changes: Mapping[str, Any]) -> set[tuple[str, ...]]:
+    """Give the places of the settings that changes name."""
+    found: set[tuple[str, ...]] = set()
+    for key, value in changes.items():
+        inner = _keys(value) if isinstance(value, dict) else set()
+        found |= {(str(key), *place) for place in inner} | {(str(key),)}
+    return found
+
+
+def _train_errors(raw: Mapping[str, Any]) -> dict[tuple[str, ...], str]:
+    """Give what is wrong with settings of `train`, by the place of each."""
     try:
         TrainSettings.model_validate_json(json.dumps(raw, default=str))
     except ValidationError as error:
-        return setting_problems(error, TrainSettings, prefix=(place,))
-    return []
+        places = [tuple(map(str, detail["loc"])) for detail in error.errors()]
+        return dict(zip(places, setting_problems(error, TrainSettings), strict=True))
+    return {}
 
 
 def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,10 @@ class Stream(IntEnum):
     STEP = 5
     SAMPLE = 6
     INITIAL_WEIGHTS = 7
+    MIXUP = 8
+    CUTMIX = 9
+    CUTMIX_PLACE = 10
+    MIX_KIND = 11
 
 
 def generator(seed: int, stream: Stream, *words: int) -> np.random.Generator:

@@ -8,9 +8,13 @@ from minet.settings import AtLeastOne, Pixels, Settings
 
 
 class EvaluateSettings(Settings):
-    """How the test split is scored; `mistakes` is the size of the gallery of worst mistakes."""
+    """How the test split is scored; `mistakes` is the size of the gallery of worst mistakes.
+
+    With `flip`, an image's probabilities are the means of those of it and of its mirror image.
+    """
 
     batch_size: AtLeastOne
+    flip: bool
     mistakes: Annotated[int, Field(ge=0, le=100)]
 
 

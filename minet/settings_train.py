@@ -7,6 +7,8 @@ from pydantic import Field, ValidationInfo, field_validator
 from minet.settings import AtLeastOne, Pixels, Positive, Settings, Share
 from minet.settings_data import Cache
 
+NotNegative = Annotated[float, Field(ge=0)]
+
 RANDOM, IMAGENET = "random", "imagenet"  # what `weights` may be, besides the name of a file
 
 
@@ -18,6 +20,8 @@ class AugmentSettings(Settings):
     crop_ratio: tuple[Positive, Positive]
     rotation_degrees: Annotated[float, Field(ge=0, le=180)]
     channel_shuffle: Share
+    mixup_alpha: NotNegative
+    cutmix_alpha: NotNegative
 
     @field_validator("crop_scale")
     @classmethod
@@ -39,35 +43,104 @@ class TrainSettings(Settings):
 
     epochs: AtLeastOne
     batch_size: AtLeastOne
+    accumulate: AtLeastOne
     input_px: Pixels
+    start_px: Annotated[int, Field(ge=0)]
+    start_epochs: NotNegative
     optimizer: Literal["sgd", "adam", "adamw"]
     lr: Positive
     momentum: Share
-    weight_decay: Annotated[float, Field(ge=0)]
-    schedule: Literal["cosine", "step", "constant"]
-    warmup_epochs: Annotated[float, Field(ge=0)]
+    nesterov: bool
+    weight_decay: NotNegative
+    decay_all: bool
+    clip_norm: NotNegative
+    schedule: Literal["cosine", "linear", "step", "constant"]
+    warmup_epochs: NotNegative
     step_epochs: tuple[AtLeastOne, ...]
     step_factor: Annotated[float, Field(gt=0, le=1)]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    ema_decay: Annotated[float, Field(ge=0, lt=1)]
     best_by: Literal["loss", "accuracy"]
     normalize: Literal["dataset", "imagenet", "none"]
+    precision: Literal["auto", "float32", "bfloat16"]
+    compile: Literal["auto", "always", "never"]
     deterministic: bool
+    processes: AtLeastOne
     save_every_s: Positive
+    tensorboard: bool
+    dvclive: bool
     augment: AugmentSettings
 
-    @field_validator("warmup_epochs")
+    @field_validator("accumulate", "processes")
     @classmethod
-    def _warmup_fits(cls, warmup_epochs: float, info: ValidationInfo) -> float:
-        if warmup_epochs > info.data.get("epochs", warmup_epochs):
+    def _batch_is_enough(cls, parts: int, info: ValidationInfo) -> int:
+        if parts > info.data.get("batch_size", parts):
+            raise ValueError(f"must be at most batch_size, {info.data['batch_size']}")
+        return parts
+
+    @field_validator("start_px")
+    @classmethod
+    def _start_is_smaller(cls, start_px: int, info: ValidationInfo) -> int:
+        if start_px and not 8 <= start_px <= info.data.get("input_px", start_px):
+            most = info.data.get("input_px")
+            raise ValueError(f"must be 0 (no growth) or from 8 to input_px, {most}")
+        return start_px
+
+    @field_validator("nesterov")
+    @classmethod
+    def _has_momentum(cls, nesterov: bool, info: ValidationInfo) -> bool:
+        if nesterov and info.data.get("optimizer") == "sgd" and not info.data.get("momentum", 1):
+            raise ValueError("must be false where momentum is 0")
+        return nesterov
+
+    @field_validator("start_epochs", "warmup_epochs")
+    @classmethod
+    def _fits_in_the_run(cls, epochs: float, info: ValidationInfo) -> float:
+        if epochs > info.data.get("epochs", epochs):
             raise ValueError(f"must be at most epochs, {info.data['epochs']}")
-        return warmup_epochs
+        return epochs
+
+
+# what goes beyond plain training, with the values that switch it off
+_EXTRAS: dict[str, object] = {
+    "start_px": 0,
+    "clip_norm": 0.0,
+    "accumulate": 1,
+    "label_smoothing": 0.0,
+    "ema_decay": 0.0,
+}
+
+
+def mixes(augment: AugmentSettings) -> bool:
+    """Whether images are mixed in pairs."""
+    return augment.mixup_alpha > 0 or augment.cutmix_alpha > 0
+
+
+def extra_settings(recipe: TrainSettings) -> dict[str, object]:
+    """Give what a recipe uses beyond plain training, for its metrics."""
+    mixing = {
+        name: value
+        for name in ("mixup_alpha", "cutmix_alpha")
+        if (value := getattr(recipe.augment, name))
+    }
+    extras = {
+        name: value for name, off in _EXTRAS.items() if (value := getattr(recipe, name)) != off
+    }
+    if not recipe.start_epochs:  # nothing grows
+        extras.pop("start_px", None)
+    return extras | mixing
+
+
+# settings of `train` that say how a run is done and watched; none changes what comes of it, but for
+# the rounding of sums that several processes share
+_CONDUCT = {"save_every_s", "processes", "tensorboard", "dvclive"}
 
 
 class RunSettings(Settings):
     """What `train` reads: one model with its builder ("module:function"), arguments, recipe.
 
     `weights` says what it starts from; layers named in `fresh` stay random all the same. `cache`
-    changes no byte of the outcome, as `train.save_every_s` does not.
+    changes no byte of the outcome.
     """
 
     model: str
@@ -80,5 +153,5 @@ class RunSettings(Settings):
     train: TrainSettings
 
     def record(self) -> dict[str, Any]:
-        """Give what the bytes of the outcome depend on, as plain data."""
-        return self.model_dump(mode="json", exclude={"cache": True, "train": {"save_every_s"}})
+        """Give what the outcome depends on, as plain data."""
+        return self.model_dump(mode="json", exclude={"cache": True, "train": _CONDUCT})

@@ -4,7 +4,7 @@ from minet.data.beton import write_beton
 from minet.results import read_csv, write_json
 from minet.settings import read_settings
 from minet.settings_data import BetonRunSettings
-from stages.cli import bar, parse_paths, run, workers
+from stages.cli import parse_paths, run, watched, workers
 
 
 def main() -> None:
@@ -16,7 +16,7 @@ def main() -> None:
         read_csv(args.index),
         settings,
         workers=workers(),
-        progress=lambda items, total: bar(items, total, args.out.name),
+        progress=lambda items, total: watched(items, total, args.out.name),
     )
     write_json(args.out.with_suffix(".json"), record)
     print(f"{args.out}: {record['count']} images, {record['bytes'] / 1e6:.1f} MB")

@@ -3,16 +3,20 @@
 import argparse
 import os
 import sys
+import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
 from tqdm import tqdm
 
-from minet.errors import InputError
+from minet.errors import InputError, LostError, StoppedError, left_to_launcher
 
 Item = TypeVar("Item")
+
+_LINE_EVERY_S = 30.0
 
 
 def parse_paths(description: str | None, *names: str) -> argparse.Namespace:
@@ -31,8 +35,15 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("stopped; `dvc repro` goes on", file=sys.stderr, flush=True)
         sys.exit(130)
+    except StoppedError as error:
+        print(f"{error}; `dvc repro` goes on from there", file=sys.stderr, flush=True)
+        sys.exit(error.exit_code)
+    except LostError as error:
+        print(error, file=sys.stderr, flush=True)
+        sys.exit(1)
     except InputError as error:
-        print("error:", "\n  ".join(error.problems), file=sys.stderr, flush=True)
+        if not left_to_launcher(error):
+            print("error:", "\n  ".join(error.problems), file=sys.stderr, flush=True)
         sys.exit(1)
 
 
@@ -52,14 +63,30 @@ def workers() -> int:
     return int(asked)
 
 
-def bar(items: Iterable[Item], total: int, what: str, *, images_each: int = 1) -> Iterable[Item]:
-    """Show a progress bar with images a second and time left, in a terminal only."""
-    return tqdm(
-        items,
-        desc=what,
-        total=total,
-        unit=" images",
-        unit_scale=images_each,
-        disable=None,
-        leave=False,
-    )
+def watched(
+    items: Iterable[Item], total: int, what: str, *, images_each: int = 1
+) -> Iterable[Item]:
+    """Show how far a loop is: a bar in a terminal, in a file or in CI a line now and then.
+
+    Both with images a second and the time left.
+    """
+    if sys.stderr.isatty() and "CI" not in os.environ:
+        return tqdm(
+            items, desc=what, total=total, unit=" images", unit_scale=images_each, leave=False
+        )
+    return _lines(items, total, what, images_each)
+
+
+def _lines(items: Iterable[Item], total: int, what: str, images_each: int) -> Iterator[Item]:
+    """Print a line every so many seconds; a loop that is faster prints none."""
+    began = told = time.monotonic()
+    for done, item in enumerate(items):
+        now = time.monotonic()
+        if done and now - told >= _LINE_EVERY_S:
+            told = now
+            rate = done / (now - began)
+            left = timedelta(seconds=round((total - done) / rate))
+            speed = f"{rate * images_each:,.0f} images/s"
+            unit = "images" if images_each == 1 else "steps"
+            print(f"{what}: {done} of {total} {unit}, {speed}, {left} left", flush=True)
+        yield item

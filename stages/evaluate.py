@@ -13,7 +13,7 @@ from minet.results import read_csv, whole_file, write_csv, write_json
 from minet.scores import accuracy_record, class_rows, score_record
 from minet.settings import read_settings
 from minet.settings_score import EvaluateSettings
-from stages.cli import bar, parse_paths, run, workers
+from stages.cli import parse_paths, run, watched, workers
 
 
 def main() -> None:
@@ -31,7 +31,8 @@ def main() -> None:
         InputForm(card["input_px"], tuple(card["mean"]), tuple(card["std"])),
         torch.device("cuda" if torch.cuda.is_available() else "cpu"),
         mistakes=settings.mistakes,
-        progress=lambda batches, total: bar(
+        flip=settings.flip,
+        progress=lambda batches, total: watched(
             batches,
             -(-total // settings.batch_size),
             "test",
@@ -41,7 +42,7 @@ def main() -> None:
     rgb = found.probabilities["RGB"]
     predicted = rgb.argmax(axis=1)
     record = score_record(found.labels, rgb)
-    write_json(args.metrics, record)
+    write_json(args.metrics, record | ({"flip": True} if settings.flip else {}))
     channels = {
         name: accuracy_record(found.labels, probabilities.argmax(axis=1))
         for name, probabilities in found.probabilities.items()

@@ -11,7 +11,7 @@ from minet.figures import gallery
 from minet.results import write_csv, write_json
 from minet.settings import read_settings
 from minet.settings_data import DataSettings
-from stages.cli import bar, parse_paths, run, workers
+from stages.cli import parse_paths, run, watched, workers
 
 _SHOWN_CLASSES, _SHOWN_EACH, _SHOWN_PX = 10, 6, 112
 
@@ -20,7 +20,7 @@ def main() -> None:
     """Write the index, what was left out, the counts and a picture of the data."""
     args = parse_paths(__doc__, "settings", "out", "metrics", "picture")
     settings = read_settings(args.settings, DataSettings)
-    index = index_images(settings, workers(), lambda items, n: bar(items, n, "index"))
+    index = index_images(settings, workers(), lambda items, n: watched(items, n, "index"))
     for split, images in index.images.items():
         rows = [(image.entry.path, image.entry.label, image.digest) for image in images]
         write_csv(args.out / f"{split}.csv", ("path", "label", "xxh3"), rows)

@@ -18,6 +18,7 @@ from minet.models import (
     input_problems,
     pretrained_url,
 )
+from minet.optim import side_at
 from minet.params import Params, check_params, own_arguments, read_yaml, recipe
 from minet.pretrained import SUFFIXES, head_names, read_weights, weight_problems
 from minet.results import write_json
@@ -125,15 +126,20 @@ def _weights(params: Params) -> WeightsSettings:
 
 
 def _try_model(params: Params, folder: Path) -> None:
-    """Run the chosen model on a batch of its recipe's size; InputError if it cannot.
+    """Run the chosen model on a batch of its recipe's sizes; InputError if it cannot.
 
     The cost is counted at a size of its own, and weights of one's own must fit.
     """
     model, arguments = params.model, params.arguments(params.model)
     own = recipe(params, model)
     count = min(2, own.batch_size)
-    problems = input_problems(model, arguments, shape=(count, 3, own.input_px, own.input_px))
-    if params.cost.input_px != own.input_px:
+    sides = sorted({side_at(own, epoch) for epoch in range(own.epochs)})
+    problems = [
+        problem
+        for side_px in sides
+        for problem in input_problems(model, arguments, shape=(count, 3, side_px, side_px))
+    ]
+    if params.cost.input_px not in sides:
         side_px = params.cost.input_px
         problems += input_problems(model, arguments, shape=(1, 3, side_px, side_px))
     problems += _file_problems(params, folder)

@@ -7,7 +7,7 @@ from minet.data.sample import SampleImage, draw_jpeg, sample_images
 from minet.results import whole_folder
 from minet.settings import read_settings
 from minet.settings_data import SPLITS, SampleSettings
-from stages.cli import bar, parse_paths, run, workers
+from stages.cli import parse_paths, run, watched, workers
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
         for folder_name in {image.path.rpartition("/")[0] for image in images}:
             (folder / folder_name).mkdir(parents=True)
         drawn = ordered_map(partial(_draw, seed=settings.seed), images, workers())
-        for image, data in bar(drawn, len(images), "sample"):
+        for image, data in watched(drawn, len(images), "sample"):
             (folder / image.path).write_bytes(data)
         for split in SPLITS:
             lines = [f"{image.path} {image.label}\n" for image in images if image.split == split]

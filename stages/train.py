@@ -1,7 +1,10 @@
 """Train one model; keep the weights of its best epoch."""
 
+import argparse
 import os
+import sys
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, astuple, fields
 from functools import partial
 from pathlib import Path
@@ -15,19 +18,29 @@ from minet.allocator import keep_freed_memory
 from minet.augment import IMAGENET_MEAN, IMAGENET_STD, InputForm
 from minet.batch import Batch
 from minet.building import build_by_name
-from minet.checkpoint import ResumeStore, fingerprint, save_model
+from minet.checkpoint import save_model
 from minet.data.loader import open_loaders
-from minet.data.plan import plan_epoch
+from minet.data.plan import Share, plan_epoch
+from minet.distributed import Team, joined, launched, own_device
+from minet.engine import Engine, choose_kernels
 from minet.errors import InputError
+from minet.interrupt import Interrupt
 from minet.pretrained import head_names, start_from, weight_problems
+from minet.progress import EpochRecord
+from minet.reports import conditions, device_name, metrics_record, speed_record
 from minet.results import file_digest, read_csv, write_csv, write_json
+from minet.resume import ResumeStore, fingerprint
+from minet.run import Run, Watcher
 from minet.seeding import Stream, torch_seed
 from minet.settings import read_settings
-from minet.settings_train import IMAGENET, RunSettings, TrainSettings
-from minet.training import EpochRecord, Outcome, Trainer, Watcher, fit
-from stages.cli import bar, parse_paths, run, workers
+from minet.settings_train import IMAGENET, RunSettings, TrainSettings, mixes
+from minet.training import fit
+from minet.watching import to_dvclive, to_tensorboard
+from stages.cli import parse_paths, run, watched, workers
 
 _COLUMNS = tuple(field.name for field in fields(EpochRecord))
+_VALIDATION = 4  # times as many images as a training batch take less memory without gradients
+_SILENT = Watcher(lambda batches, *_: batches, lambda _: None, lambda *_: None)
 
 
 def main() -> None:
@@ -37,63 +50,80 @@ def main() -> None:
         *("settings", "classes", "initial", "train", "val"),
         *("weights", "card", "history", "metrics", "speed"),
     )
-    keep_freed_memory()
     settings = read_settings(args.settings, RunSettings)
-    device = _device(settings.train)
+    processes = settings.train.processes
+    if processes > 1 and not launched():
+        from minet.launch import launch
+
+        launch("stages.train", sys.argv[1:], processes, max(1, workers() // processes))
+        return
+    keep_freed_memory()
+    device = own_device()
+    choose_kernels(settings.train, device)
+    with joined(device) as team:
+        _train(args, settings, device, team)
+
+
+def _train(
+    args: argparse.Namespace, settings: RunSettings, device: torch.device, team: Team
+) -> None:
+    """Train in this process, one of the team; its leader saves and writes."""
+    recipe = settings.train
+    share = Share(
+        recipe.batch_size, team.rank, team.ranks, paired=team.ranks > 1 and mixes(recipe.augment)
+    )
     train, val = open_loaders(
-        (args.train, args.val),
-        batch_size=settings.train.batch_size,
-        workers=workers(),
+        [(args.train, share.size), (args.val, _VALIDATION * share.own(recipe.batch_size))],
+        workers=max(1, workers() // team.local_ranks),
         cache=settings.cache,
         device=device,
+        neighbours=team.local_ranks,
     )
     classes = [row["name"] for row in read_csv(args.classes)]
-    form = _input_form(settings.train, train.record)
-    model, fresh = _initial_model(settings, len(classes), args.initial)
-    trainer = Trainer(model, settings, form, device)
+    form = _input_form(recipe, train.record)
+    model, fresh = _initial_model(settings, len(classes), args.initial, told=team.leads)
+    engine = Engine(model, recipe, form, device, team)
     identity = fingerprint(
         settings.record(),
         [train.record, val.record, classes, file_digest(args.initial)],
-        [_device_name(device), torch.get_num_threads()],
+        device_name(device),
     )
-    folder = Path(os.environ.get("DVC_ROOT", ".")) / ".resume" / identity
-    store = ResumeStore(folder, settings.train.save_every_s)
-    with store.hold():
-        outcome = fit(
-            trainer,
-            train,
-            val,
-            partial(
-                plan_epoch,
-                train.count,
-                train.record["side_px"],
-                settings.train.augment,
-                settings.seed,
-            ),
-            store=store,
-            watcher=_watcher(args.history, settings.train),
-        )
-        card = {
-            "model": settings.model,
-            "builder": settings.builder,
-            "arguments": settings.arguments,
-            "classes": classes,
-            **asdict(form),
-            "channels": "RGB",
-            "weights": settings.weights,
-            "fresh": fresh,
-            "epoch": outcome.best.epoch,
-            "fingerprint": identity,
-            "settings": settings.record(),
-        }
-        save_model(args.weights, args.card, outcome.weights, card)
-        write_json(args.metrics, _metrics(outcome))
-        write_json(args.speed, _speed(outcome, train.count, device))
-        store.delete()
+    tree = Path(os.environ.get("DVC_ROOT", "."))
+    store = ResumeStore(tree / ".resume" / identity, recipe.save_every_s)
+    interrupt = Interrupt(patient=team.ranks > 1)
+    plan = partial(plan_epoch, train.count, train.record["side_px"], recipe.augment, settings.seed)
+    watcher = _watcher(args.history, settings, identity) if team.leads else _SILENT
+    with store.hold() if team.leads else nullcontext():
+        if team.leads:
+            print(conditions(engine, resident=train.resident), flush=True)
+        with interrupt.listening():
+            run = Run(
+                *(settings, engine, train, val, share, train.count, plan, store),
+                *(watcher, interrupt),
+            )
+            outcome = fit(run)
+        if team.leads:
+            card = {
+                "model": settings.model,
+                "builder": settings.builder,
+                "arguments": settings.arguments,
+                "classes": classes,
+                **asdict(form),
+                "channels": "RGB",
+                "weights": settings.weights,
+                "fresh": fresh,
+                "epoch": outcome.best.epoch,
+                "fingerprint": identity,
+                "settings": settings.record(),
+            }
+            save_model(args.weights, args.card, outcome.weights, card)
+            write_json(args.metrics, metrics_record(outcome, recipe))
+            write_json(args.speed, speed_record(outcome, run, store))
+            store.delete()
 
 
 def _initial_model(
-    settings: RunSettings, num_classes: int, initial: Path
+    settings: RunSettings, num_classes: int, initial: Path, *, told: bool
 ) -> tuple[nn.Module, list[str] | None]:
     """Build the model with the weights that it starts from; what stays random if not all."""
     build = partial(build_by_name, settings.builder, arguments=settings.arguments)
@@ -109,23 +139,13 @@ def _initial_model(
         what = f"models.{settings.model}.weights is {settings.weights!r}"
         raise InputError(*(f"{what}; {problem}" for problem in problems))
     fresh = start_from(model, weights)
+    if not told:
+        return model, fresh
     print(f"weights: {settings.weights}; random: {', '.join(fresh) or 'none'}", flush=True)
     normalize = settings.train.normalize
     if settings.weights == IMAGENET != normalize:
         print(f"note: they were trained with train.normalize imagenet, not {normalize}", flush=True)
     return model, fresh
-
-
-def _device(recipe: TrainSettings) -> torch.device:
-    """Choose the GPU if there is one; on it, only kernels of fixed bytes if the recipe asks."""
-    if recipe.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(mode=True)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 def _input_form(recipe: TrainSettings, record: dict[str, Any]) -> InputForm:
@@ -138,17 +158,25 @@ def _input_form(recipe: TrainSettings, record: dict[str, Any]) -> InputForm:
     return InputForm(recipe.input_px, mean, std)
 
 
-def _watcher(history: Path, recipe: TrainSettings) -> Watcher:
-    """Show steps as a bar and each epoch as a line; keep the history on disk, whole."""
+def _watcher(history: Path, settings: RunSettings, identity: str) -> Watcher:
+    """Show steps and epochs; keep the history on disk, whole, and tell those who watch."""
+    recipe = settings.train
+    tree, name = Path(os.environ.get("DVC_ROOT", ".")), f"{settings.model}-{identity}"
+    told = [
+        *([to_tensorboard(tree / "tensorboard" / name)] if recipe.tensorboard else []),
+        *([to_dvclive(tree / "dvclive" / name)] if recipe.dvclive else []),
+    ]
 
     def steps(batches: Iterator[Batch], epoch: int, done: int, total: int) -> Iterable[Batch]:
         what = f"epoch {epoch} ({epoch + 1} of {recipe.epochs})" + (
             f" from step {done}" if done else ""
         )
-        return bar(batches, total - done, what, images_each=recipe.batch_size)
+        return watched(batches, total - done, what, images_each=recipe.batch_size)
 
     def write(records: list[EpochRecord]) -> None:
         write_csv(history, _COLUMNS, map(astuple, records))
+
+    def epoch(records: list[EpochRecord], model: nn.Module) -> None:
         last = records[-1]
         print(
             f"epoch {last.epoch} ({last.epoch + 1} of {recipe.epochs}): "
@@ -156,25 +184,10 @@ def _watcher(history: Path, recipe: TrainSettings) -> Watcher:
             f"val loss {last.val_loss:.4f}, accuracy {last.val_accuracy:.3f}",
             flush=True,
         )
+        for tell in told:
+            tell(records, model)
 
-    return Watcher(steps, write)
-
-
-def _metrics(outcome: Outcome) -> dict[str, Any]:
-    best = asdict(outcome.best)
-    del best["lr"]
-    return {"best_epoch": best.pop("epoch"), "epochs": len(outcome.history), **best}
-
-
-def _speed(outcome: Outcome, count: int, device: torch.device) -> dict[str, Any]:
-    """Seconds and images a second, of training with validation; differ from run to run."""
-    seconds = sorted(outcome.seconds)[len(outcome.seconds) // 2]
-    return {
-        "device": _device_name(device),
-        "threads": torch.get_num_threads(),
-        "epoch_s_median": seconds,
-        "train_images_per_s": count / seconds,
-    }
+    return Watcher(steps, write, epoch)
 
 
 if __name__ == "__main__":

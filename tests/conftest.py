@@ -39,9 +39,7 @@ def open_one(
     device: torch.device = torch.device("cpu"),  # noqa: B008 - frozen
 ) -> BetonLoader:
     """Open one split as training opens two."""
-    (loader,) = open_loaders(
-        [path], batch_size=batch_size, workers=workers, cache=cache, device=device
-    )
+    (loader,) = open_loaders([(path, batch_size)], workers=workers, cache=cache, device=device)
     return loader
 
 

@@ -1,12 +1,18 @@
 """Augmentation on the device, against torchvision's functions of the same name."""
 
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as TF  # noqa: N812 - torch's own idiom
 
@@ -15,6 +21,7 @@ from minet.augment import (
     IMAGENET_STD,
     Draws,
     InputForm,
+    PlacedForm,
     augment,
     normalize,
     resample,
@@ -24,10 +31,11 @@ from minet.augment import (
 )
 from minet.batch import EpochPlan
 from minet.data.plan import plan_epoch
+from minet.mixing import losses, mix
 from minet.settings_train import AugmentSettings
 
 CPU = torch.device("cpu")
-FORM = InputForm(32, IMAGENET_MEAN, IMAGENET_STD)
+FORM = InputForm(32, IMAGENET_MEAN, IMAGENET_STD).on(CPU)
 GREY_LEVELS = 0.01  # float32's rounding over two sums of 255s, far below one grey level
 
 
@@ -67,6 +75,8 @@ def _settings(**changes: object) -> AugmentSettings:
         "crop_ratio": (0.75, 4 / 3),
         "rotation_degrees": 20.0,
         "channel_shuffle": 0.5,
+        "mixup_alpha": 0.2,
+        "cutmix_alpha": 1.0,
     }
     return AugmentSettings.model_validate(everything | changes)
 
@@ -202,7 +212,7 @@ def test_to_input_without_draws_is_resize_and_normalize(side_px: int, out_px: in
     images = _stored(3, side_px)
     pixels = TF.resize(images.float(), [out_px, out_px], antialias=True)
     theirs = TF.normalize(pixels / 255, list(IMAGENET_MEAN), list(IMAGENET_STD))
-    ours = to_input(images, replace(FORM, input_px=out_px))
+    ours = to_input(images, FORM.resized(out_px))
     assert torch.allclose(ours, theirs, atol=1e-3)
 
 
@@ -243,6 +253,7 @@ KINDS = {
     "flips": {"crop_scale": (1.0, 1.0), "rotation_degrees": 0.0, "channel_shuffle": 0.0},
     "rotations": {"flip": 0.0, "crop_scale": (1.0, 1.0), "channel_shuffle": 0.0},
     "shuffles": {"flip": 0.0, "crop_scale": (1.0, 1.0), "rotation_degrees": 0.0},
+    "nothing is mixed": {"mixup_alpha": 0.0, "cutmix_alpha": 0.0},
 }
 
 
@@ -254,7 +265,7 @@ def test_an_image_does_not_feel_its_batch_mates(
     """Bit by bit the same alone, in batches of any size, and among others in another order."""
     count = 33
     images, plan = _stored(count, side_px), _plan(count, side_px, **changes)
-    form = replace(FORM, input_px=out_px)
+    form = FORM.resized(out_px)
 
     def inputs(indices: np.ndarray) -> Tensor:
         return to_input(images[indices], form, Draws.of(plan, indices, CPU))
@@ -296,6 +307,7 @@ def test_draws_of_takes_the_rows_of_the_batchs_images() -> None:
         ("boxes", torch.float32),
         ("degrees", torch.float32),
         ("channels", torch.int64),
+        ("mixes", torch.float32),
     ):
         drawn = getattr(draws, name)
         assert drawn.dtype == kind
@@ -308,3 +320,162 @@ def test_draws_of_a_plan_that_draws_nothing_are_none() -> None:
     images = _stored(2, 32)
     drawn = to_input(images, FORM, Draws.of(plan, np.arange(2), CPU))
     assert torch.equal(drawn, to_input(images, FORM))
+
+
+def test_a_part_of_an_epochs_draws_is_what_the_batch_would_take_itself() -> None:
+    """In the epoch's order, batch by batch, the smaller last one included."""
+    plan = _plan(20, 48)
+    whole = Draws.of(plan, plan.order, CPU)
+    for first in range(0, 20, 6):
+        indices = plan.order[first : first + 6]
+        part, own = whole.part(first, len(indices)), Draws.of(plan, indices, CPU)
+        for field in fields(Draws):
+            one, other = getattr(part, field.name), getattr(own, field.name)
+            assert len(one) == len(indices)
+            assert torch.equal(one, other), field.name
+
+
+def test_a_part_of_draws_copies_nothing() -> None:
+    plan = _plan(20, 48)
+    whole = Draws.of(plan, plan.order, CPU)
+    part = whole.part(6, 6)
+    for field in fields(Draws):
+        one, other = getattr(part, field.name), getattr(whole, field.name)
+        assert one.data_ptr() == other[6].data_ptr(), field.name
+
+
+def test_a_part_of_no_draws_is_no_draws() -> None:
+    assert Draws().part(3, 5) == Draws()
+
+
+def test_mixing_is_not_part_of_an_input() -> None:
+    images = _stored(6, 48)
+    mixed, plain = (
+        to_input(images, FORM, Draws.of(_plan(6, 48, **changes), np.arange(6), CPU))
+        for changes in ({}, {"mixup_alpha": 0.0, "cutmix_alpha": 0.0})
+    )
+    assert torch.equal(mixed, plain)
+
+
+def test_a_form_on_a_device_has_the_same_statistics_whatever_the_side() -> None:
+    form = InputForm(32, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)).on(CPU)
+    larger = form.resized(64)
+    assert (form.input_px, larger.input_px) == (32, 64)
+    for one in (form, larger):
+        assert torch.equal(one.mean, torch.tensor([0.4, 0.5, 0.6]))
+        assert torch.equal(one.std, torch.tensor([0.2, 0.3, 0.25]))
+
+
+# --- what a device does without a wait -------------------------------------------------------
+
+
+class _Travels(TorchDispatchMode):
+    """Notes each operation that takes tensors of one device and gives those of another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noted: list[str] = []
+        self.operations = 0
+
+    def __torch_dispatch__(
+        self, operation: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        given = operation(*args, **(kwargs or {}))
+        tensors = tree_leaves((args, kwargs, given))
+        places = {one.device.type for one in tensors if isinstance(one, Tensor)}
+        self.operations += 1
+        if len(places) > 1 or "cpu" in places:
+            self.noted.append(f"{operation} {places}")
+        return given
+
+
+@contextmanager
+def no_travels() -> Iterator[None]:
+    """See that nothing leaves or enters a GPU that is not there, nor is looked at.
+
+    Fake tensors have a device and a shape but no values: what asks for a value (a wait for the
+    GPU) is an error.
+    """
+    with _Travels() as travels:
+        yield
+    assert travels.operations > 5
+    assert not travels.noted
+
+
+def _fake_draws(count: int, device: torch.device) -> Draws:
+    return Draws(
+        torch.zeros(count, dtype=torch.bool, device=device),
+        torch.ones(count, 4, device=device),
+        torch.zeros(count, device=device),
+        torch.zeros(count, 3, dtype=torch.int64, device=device),
+        torch.zeros(count, 5, device=device),
+    )
+
+
+@pytest.mark.parametrize("drawn", [False, True])
+@pytest.mark.parametrize("side_px", [32, 48])
+def test_to_input_neither_copies_from_the_host_nor_looks_at_a_value(
+    *, drawn: bool, side_px: int
+) -> None:
+    with FakeTensorMode():
+        device = torch.device("cuda")
+        images = torch.zeros(4, 3, side_px, side_px, dtype=torch.uint8, device=device)
+        form = PlacedForm(32, torch.zeros(3, device=device), torch.ones(3, device=device))
+        draws = _fake_draws(4, device)
+        with no_travels():
+            inputs = to_input(images, form, draws if drawn else None)
+        assert inputs.device.type == "cuda"
+
+
+def test_mixing_and_its_losses_neither_copy_from_the_host_nor_look_at_a_value() -> None:
+    with FakeTensorMode():
+        device = torch.device("cuda")
+        inputs, logits = torch.zeros(4, 3, 32, 32, device=device), torch.zeros(4, 5, device=device)
+        labels = torch.zeros(2, 4, dtype=torch.int64, device=device)
+        mixes = torch.zeros(4, 5, device=device)
+        with no_travels():
+            mixed, shares = mix(inputs, inputs.roll(-1, dims=0), mixes)
+            each = losses(logits, labels, 0.1, shares)
+        assert mixed.device.type == each.device.type == "cuda"
+
+
+@contextmanager
+def _copies_from_the_host() -> Iterator[None]:
+    with FakeTensorMode(), no_travels():
+        there = torch.zeros(3, device="cuda")
+        for _ in range(9):
+            there = there + torch.tensor([1.0, 2.0, 3.0]).to("cuda")
+        yield
+
+
+@contextmanager
+def _looks_at_a_value() -> Iterator[None]:
+    with FakeTensorMode(), no_travels():
+        bool((torch.zeros(3, device="cuda") + 1).sum() > 0)
+        yield
+
+
+@pytest.mark.parametrize("wait", [_copies_from_the_host, _looks_at_a_value])
+def test_a_wait_would_be_seen(wait: Any) -> None:
+    """The tests above would hold of a witness that sees nothing."""
+    with pytest.raises((AssertionError, DataDependentOutputException)), wait():
+        pass
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_is_not_waited_for_and_gives_the_same_inputs() -> None:
+    device = torch.device("cuda")
+    plan, images = _plan(9, 48), _stored(9, 48)
+    draws = Draws.of(plan, plan.order, CPU)
+    expected = to_input(images, FORM, draws)
+    form, there = InputForm(32, IMAGENET_MEAN, IMAGENET_STD).on(device), images.to(device)
+    drawn = Draws.of(plan, plan.order, device)
+    to_input(there, form, drawn)  # libraries are loaded
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = to_input(there, form, drawn.part(0, 9))
+        to_input(there, form)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.allclose(found.cpu(), expected, atol=0.02)  # the GPU may use TF32 or another sum

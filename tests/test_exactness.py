@@ -1,9 +1,10 @@
 """What a training step is given: the same bytes, however a split is stored, read, cut and shared.
 
 Threads, batch size, ranks, streaming or resident, and where a run is resumed change nothing of an
-image's pixels, its augmentation, or its place in the order.
+image's pixels, its augmentation, what it is mixed with, or its place in the order.
 """
 
+from functools import cache
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
@@ -18,20 +19,26 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from minet.augment import Draws, InputForm, to_input
-from minet.batch import EpochPlan, split_order
+from minet.batch import Batch, EpochPlan, split_order
 from minet.data.beton import write_beton
 from minet.data.loader import BetonLoader
-from minet.data.plan import plan_epoch, rank_order
+from minet.data.plan import Share, plan_epoch
 from minet.digests import digest
+from minet.errors import InputError
+from minet.mixing import mix
 from minet.results import write_json
 from minet.settings_data import BetonRunSettings
 from minet.settings_train import AugmentSettings
 
 COUNT, SIDE_PX, INPUT_PX = 90, 24, 16
-AUGMENT = AugmentSettings(
-    flip=0.5, crop_scale=(0.3, 1), crop_ratio=(0.75, 1.33), rotation_degrees=20, channel_shuffle=0.5
-)
-FORM = InputForm(INPUT_PX, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
+PLAIN: dict[str, Any] = {
+    "flip": 0.5, "crop_scale": (0.3, 1), "crop_ratio": (0.75, 1.33), "rotation_degrees": 20,
+    "channel_shuffle": 0.5,
+}  # fmt: skip
+AUGMENT = AugmentSettings(**PLAIN, mixup_alpha=0, cutmix_alpha=0)
+MIXED = AugmentSettings(**PLAIN, mixup_alpha=0.5, cutmix_alpha=1)
+CPU = torch.device("cpu")
+FORM = InputForm(INPUT_PX, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)).on(CPU)
 
 storages = st.sampled_from(["raw", "jpg"])
 caches = st.sampled_from(["stream", "resident"])
@@ -66,14 +73,19 @@ Seen = list[tuple[int, int, bytes, bytes]]  # place, label, pixels, what the mod
 
 
 def see(loader: BetonLoader, plan: EpochPlan, order: NDArray[np.int64]) -> list[Seen]:
-    """Read an order and augment each batch; a list of images a batch."""
-    batches = []
+    """Read an order and augment each batch, as training does; a list of images a batch."""
+    draws, done, batches = Draws.of(plan, order, CPU), 0, []
     for batch in loader.batches(order):
-        inputs = to_input(batch.images, FORM, Draws.of(plan, batch.indices, torch.device("cpu")))
-        places, labels = batch.indices.tolist(), batch.labels.tolist()
-        stored, seen = ([image.numpy().tobytes() for image in x] for x in (batch.images, inputs))
-        batches.append(list(zip(places, labels, stored, seen, strict=True)))
+        inputs = to_input(batch.images, FORM, draws.part(done, len(batch.indices)))
+        done += len(batch.indices)
+        batches.append(_seen(batch, inputs))
     return batches
+
+
+def _seen(batch: Batch, inputs: torch.Tensor) -> Seen:
+    places, labels = batch.indices.tolist(), batch.labels.tolist()
+    stored, seen = ([image.numpy().tobytes() for image in x] for x in (batch.images, inputs))
+    return list(zip(places, labels, stored, seen, strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -117,9 +129,9 @@ def test_an_epoch_is_the_same_however_it_is_read_shared_and_resumed(
     left = plan.order[resumed_at * batch_size :]
     shares = []
     for rank in range(ranks):
-        order, size = rank_order(left, batch_size, rank, ranks)
-        loader = open_one(betons[storage], batch_size=size, workers=threads, cache=cache)
-        shares.append(see(loader, plan, order))
+        share = Share(batch_size, rank, ranks)
+        loader = open_one(betons[storage], batch_size=share.size, workers=threads, cache=cache)
+        shares.append(see(loader, plan, share.order(left)))
     seen: Seen = []
     for step in range(steps - resumed_at):
         parts = [share[step] if step < len(share) else [] for share in shares]
@@ -130,12 +142,75 @@ def test_an_epoch_is_the_same_however_it_is_read_shared_and_resumed(
     assert seen == reference[storage, epoch][resumed_at * batch_size :]
 
 
+Mixed = dict[int, tuple[int, int, bytes, float]]  # image: its label, its partner's, input, share
+
+
+@cache
+def mixed_by_hand(path: Path, batch_size: int) -> Mixed:
+    """Mix each image of an epoch with the one that follows it in its batch, one by one."""
+    plan = plan_epoch(COUNT, SIDE_PX, MIXED, 5, 1)
+    (batch,) = BetonLoader(path, batch_size=COUNT, workers=1).batches(np.arange(COUNT))
+    inputs = to_input(batch.images, FORM, Draws.of(plan, batch.indices, CPU))
+    assert plan.mixes is not None
+    found = {}
+    for whole in split_order(plan.order, batch_size):
+        cycle = whole.tolist()
+        for image, partner in zip(cycle, [*cycle[1:], cycle[0]], strict=True):
+            draw = torch.from_numpy(plan.mixes[image : image + 1])
+            one, share = mix(inputs[image : image + 1], inputs[partner : partner + 1], draw)
+            labels = batch.labels[[image, partner]].tolist()
+            found[image] = (*labels, one[0].numpy().tobytes(), float(share))
+    return found
+
+
+@settings(deadline=None, max_examples=16)
+@given(storage=storages, cache=caches, batch_size=batch_sizes, ranks=ranks, data=st.data())
+def test_an_image_is_mixed_with_the_same_one_by_the_same_bytes_whoever_reads_it(
+    *,
+    betons: dict[str, Path],
+    storage: str,
+    cache: Any,
+    batch_size: int,
+    ranks: int,
+    data: st.DataObject,
+) -> None:
+    """Ranks read the partners of their images too; one process alone has them in its batch."""
+    plan = plan_epoch(COUNT, SIDE_PX, MIXED, 5, 1)
+    assert plan.mixes is not None
+    resumed_at = data.draw(st.integers(0, -(-COUNT // batch_size) - 1), label="resumed at step")
+    left = plan.order[resumed_at * batch_size :]
+    found: Mixed = {}
+    for rank in range(ranks):
+        share = Share(batch_size, rank, ranks, paired=ranks > 1)
+        loader = open_one(betons[storage], batch_size=share.size, workers=2, cache=cache)
+        order = share.order(left)
+        draws, done = Draws.of(plan, order, CPU), 0
+        for batch in loader.batches(order):
+            part = draws.part(done, len(batch.indices))
+            done += len(batch.indices)
+            inputs = to_input(batch.images, FORM, part)
+            if ranks > 1:
+                inputs, partners = inputs.chunk(2)
+                labels, other = batch.labels.chunk(2)
+            else:
+                partners, labels = inputs.roll(-1, dims=0), batch.labels
+                other = labels.roll(-1)
+            assert part.mixes is not None
+            ones, shares = mix(inputs, partners, part.mixes[: len(inputs)])
+            for row, image in enumerate(batch.indices[: len(inputs)].tolist()):
+                assert image not in found
+                both = (int(labels[row]), int(other[row]))
+                found[image] = (*both, ones[row].numpy().tobytes(), float(shares[row]))
+    expected = mixed_by_hand(betons[storage], batch_size)
+    assert found == {image: expected[image] for image in left.tolist()}
+
+
 @given(st.integers(0, 200), st.integers(1, 64), st.integers(1, 9))
 def test_ranks_share_every_global_batch_evenly(count: int, batch_size: int, ranks: int) -> None:
     batch_size = max(batch_size, ranks)
     order = np.random.default_rng(0).permutation(count)
-    shares = [rank_order(order, batch_size, rank, ranks) for rank in range(ranks)]
-    cut = [list(split_order(share, size)) for share, size in shares]
+    shares = [Share(batch_size, rank, ranks) for rank in range(ranks)]
+    cut = [list(split_order(share.order(order), share.size)) for share in shares]
     for number, whole in enumerate(split_order(order, batch_size)):
         parts = [parts[number].tolist() if number < len(parts) else [] for parts in cut]
         assert sorted(chain.from_iterable(parts)) == sorted(whole.tolist())
@@ -143,8 +218,8 @@ def test_ranks_share_every_global_batch_evenly(count: int, batch_size: int, rank
 
 
 def test_more_ranks_than_images_in_a_batch_are_refused() -> None:
-    with pytest.raises(ValueError, match="a batch of 3 images cannot be shared by 4 ranks"):
-        rank_order(np.arange(9), 3, 0, 4)
+    with pytest.raises(InputError, match=r"train.batch_size is 3; 4 processes cannot share it"):
+        Share(3, 0, 4)
 
 
 def test_epochs_differ(reference: dict[tuple[str, int], Seen]) -> None:

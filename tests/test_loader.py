@@ -158,8 +158,51 @@ def test_half_of_what_is_free_is_enough_for_all_splits_together(
         free = int(share * COUNT * 3 * SIDE_PX**2)
         monkeypatch.setattr(loader_module, "free_bytes", lambda _, free=free: free)
         options = {"cache": "auto", "device": torch.device("cpu")}
-        loaders = open_loaders([path, path], batch_size=4, workers=1, **options)
+        loaders = open_loaders([(path, 4), (path, 4)], workers=1, **options)
         assert [loader.resident for loader in loaders] == [resident, resident]
+
+
+def test_each_split_is_opened_with_batches_of_its_own_size(path: Path, tmp_path: Path) -> None:
+    """In the order in which they are named, resident or not."""
+    other = write(tmp_path, "val", count=5)
+    for cache in ("stream", "resident"):
+        options = {"workers": 1, "cache": cache, "device": torch.device("cpu")}
+        train, val = open_loaders([(path, 4), (other, 3)], **options)
+        assert (train.count, train.batch_size, val.count, val.batch_size) == (COUNT, 4, 5, 3)
+        assert [len(batch.indices) for batch in train.batches(np.arange(COUNT))] == [4, 4, 3]
+        assert [len(batch.indices) for batch in val.batches(np.arange(5))] == [3, 2]
+
+
+@pytest.mark.parametrize("neighbours", [1, 2, 5])
+def test_processes_on_a_machine_share_its_memory(
+    path: Path, neighbours: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each takes half of its share at most; to be resident all the same, no more than all of it."""
+    needed = 2 * COUNT * 3 * SIDE_PX**2
+    options = {"workers": 1, "device": torch.device("cpu"), "neighbours": neighbours}
+    for cache, share, fits in (
+        *(("auto", 1.9, False), ("auto", 2.1, True)),
+        *(("resident", 0.9, False), ("resident", 1.1, True)),
+    ):
+        free = int(share * neighbours * needed)
+        monkeypatch.setattr(loader_module, "free_bytes", lambda _, free=free: free)
+        if cache == "resident" and not fits:
+            with pytest.raises(InputError, match="^data.cache is resident, but the images need"):
+                open_loaders([(path, 4), (path, 4)], cache=cache, **options)
+            continue
+        loaders = open_loaders([(path, 4), (path, 4)], cache=cache, **options)
+        assert [loader.resident for loader in loaders] == [fits, fits], (cache, share)
+
+
+def test_processes_with_a_gpu_each_do_not_share_its_memory(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[torch.device] = []
+    monkeypatch.setattr(loader_module, "free_bytes", lambda _: int(2.1 * COUNT * 3 * SIDE_PX**2))
+    monkeypatch.setattr(BetonLoader, "load", lambda _, device: loaded.append(device))
+    device = torch.device("cuda", 1)
+    open_loaders([(path, 4)], workers=1, cache="auto", device=device, neighbours=8)
+    assert loaded == [device]
 
 
 @pytest.mark.parametrize(("batch_size", "workers"), [(4, 2), (8, 16), (32, 16), (64, 3), (512, 1)])
@@ -266,7 +309,7 @@ def test_a_split_that_is_to_be_resident_and_does_not_fit_is_told(
         open_one(path, batch_size=4, workers=1, cache="resident")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("cache", ["stream", "resident"])
 def test_a_gpu_is_given_the_same_bytes(path: Path, cache: Any) -> None:
     device = torch.device("cuda")
@@ -276,6 +319,38 @@ def test_a_gpu_is_given_the_same_bytes(path: Path, cache: Any) -> None:
         images = batch.images.permute(0, 2, 3, 1).cpu().numpy()
         assert np.array_equal(images, prepared()[batch.indices])
         assert batch.labels.tolist() == (100 + batch.indices).tolist()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("storage", ["raw", "jpg"])
+def test_what_is_streamed_for_a_gpu_lies_where_it_takes_it_without_a_wait(
+    storage: str, tmp_path: Path
+) -> None:
+    path, device = write(tmp_path, storage, storage=storage), torch.device("cuda")
+    loader = open_one(path, batch_size=4, workers=2, cache="stream", device=device)
+    for batch in loader.batches(ORDERS["many times round"]):
+        assert batch.images.is_pinned()
+        assert batch.images.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("storage", ["raw", "jpg"])
+def test_a_batch_for_a_gpu_is_not_overwritten_while_it_is_kept(
+    storage: str, tmp_path: Path
+) -> None:
+    """Page-locked memory is used again, but not that of a batch which is held."""
+    path = write(tmp_path, storage, storage=storage)
+    order = ORDERS["many times round"]
+    held, again = (
+        list(
+            open_one(
+                path, batch_size=2, workers=2, cache="stream", device=torch.device(name)
+            ).batches(order)
+        )
+        for name in ("cuda", "cpu")
+    )
+    for one, other in zip(held, again, strict=True):
+        assert torch.equal(one.images, other.images)
 
 
 def test_the_way_to_the_first_batch_imports_no_ffcv_and_compiles_nothing(
@@ -288,7 +363,7 @@ from minet.data.loader import open_loaders
 from minet.digests import digest
 for cache in ("stream", "resident"):
     (loader,) = open_loaders(
-        [pathlib.Path({str(path)!r})], batch_size=4, workers=2, cache=cache,
+        [(pathlib.Path({str(path)!r}), 4)], workers=2, cache=cache,
         device=torch.device("cpu"),
     )
     next(loader.batches(numpy.arange(11)))

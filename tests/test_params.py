@@ -11,10 +11,23 @@ import yaml
 
 from minet.errors import InputError
 from minet.models import MODELS
-from minet.params import Params, check_params, read_yaml, recipe
+from minet.params import OWN, Params, check_params, read_yaml, recipe
 from minet.settings import read_settings
-from minet.settings_train import RunSettings
+from minet.settings_train import RunSettings, TrainSettings, extra_settings, mixes
 from stages.resolve import resolved
+
+
+def change(raw: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Change plain data, keys dotted; a value of None removes the key."""
+    for key, value in changes.items():
+        *sections, last = key.split(".")
+        section = raw
+        for name in sections:
+            section = section[name]
+        if value is None:
+            del section[last]
+        else:
+            section[last] = value
 
 
 @pytest.fixture
@@ -22,15 +35,7 @@ def write(tmp_path: Path, raw_params: dict[str, Any]):
     """Write params.yaml with changes, keys dotted; a value of None removes the key."""
 
     def with_changes(changes: dict[str, Any]) -> Path:
-        for key, value in changes.items():
-            *sections, last = key.split(".")
-            section = raw_params
-            for name in sections:
-                section = section[name]
-            if value is None:
-                del section[last]
-            else:
-                section[last] = value
+        change(raw_params, changes)
         path = tmp_path / "params.yaml"
         path.write_text(yaml.safe_dump(raw_params))
         return path
@@ -53,6 +58,7 @@ def read_params(path: Path, known_models: Collection[str]) -> Params:
 def test_committed_params_are_valid(root: Path) -> None:
     params = read_params(root / "params.yaml", MODELS)
     assert params.model == "resnet18"
+    assert params.recipe == OWN
     assert set(params.models) == set(MODELS), "each model has its block in params.yaml"
 
 
@@ -82,7 +88,7 @@ def test_committed_params_are_valid(root: Path) -> None:
         ),
         (
             {"train.epoch": 3},
-            "train.epoch is not a setting; did you mean epochs? allowed: augment, batch_size",
+            "train.epoch is not a setting; did you mean epochs? allowed: accumulate, augment, ",
         ),
         ({"train.epochs": None}, "train.epochs is missing"),
         ({"evaluate": None}, "evaluate is missing"),
@@ -116,6 +122,15 @@ def test_committed_params_are_valid(root: Path) -> None:
             "models.rrdb.train.augment.flop is not a setting; did you mean flip?",
         ),
         ({"models.rrdb.train": 7}, "models.rrdb.train is 7; must be a mapping"),
+        (
+            {"recipes.fast": {"augment": {"flop": 1.0}}},
+            "recipes.fast.augment.flop is not a setting; did you mean flip? allowed: channel_shuf",
+        ),
+        (
+            {"recipes.fast": {"epcohs": 2}},
+            "recipes.fast.epcohs is not a setting; did you mean epochs? allowed: accumulate, aug",
+        ),
+        ({"recipes.fast": 7}, "recipes.fast is 7; "),
     ],
     ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
 )
@@ -123,6 +138,141 @@ def test_a_mistake_is_named(write, changes: dict[str, Any], expected: str) -> No
     problems = problems_of(write(changes))
     assert len(problems) == 1, problems
     assert problems[0].startswith(expected), problems[0]
+
+
+AT_LEAST_0 = "input should be greater than or equal to 0"
+AT_LEAST_1 = "input should be greater than or equal to 1"
+BELOW_1, WHOLE = "input should be less than 1", "input should be a valid integer"
+NUMBER, FLAG = "input should be a valid number", "input should be a valid boolean"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "allowed"),
+    [
+        ("train.accumulate", 0, AT_LEAST_1),
+        ("train.accumulate", 1.5, WHOLE),
+        ("train.accumulate", 33, "must be at most batch_size, 32"),
+        ("train.processes", 0, AT_LEAST_1),
+        ("train.processes", "2", WHOLE),
+        ("train.processes", 33, "must be at most batch_size, 32"),
+        ("train.start_px", -1, AT_LEAST_0),
+        ("train.start_px", 16.0, WHOLE),
+        ("train.start_px", 7, "must be 0 (no growth) or from 8 to input_px, 64"),
+        ("train.start_px", 65, "must be 0 (no growth) or from 8 to input_px, 64"),
+        ("train.start_epochs", -0.5, AT_LEAST_0),
+        ("train.start_epochs", "all", NUMBER),
+        ("train.start_epochs", 12.5, "must be at most epochs, 12"),
+        ("train.nesterov", "yes", FLAG),
+        ("train.nesterov", 1, FLAG),
+        ("train.decay_all", 0, FLAG),
+        ("train.clip_norm", -0.1, AT_LEAST_0),
+        ("train.clip_norm", float("inf"), "input should be a finite number"),
+        ("train.schedule", "exp", "input should be 'cosine', 'linear', 'step' or 'constant'"),
+        ("train.label_smoothing", 1.0, BELOW_1),
+        ("train.ema_decay", -0.1, AT_LEAST_0),
+        ("train.ema_decay", 1.0, BELOW_1),
+        ("train.precision", "float16", "input should be 'auto', 'float32' or 'bfloat16'"),
+        ("train.compile", True, "input should be 'auto', 'always' or 'never'"),
+        ("train.tensorboard", "no", FLAG),
+        ("train.dvclive", 1, FLAG),
+        ("train.augment.mixup_alpha", -0.2, AT_LEAST_0),
+        ("train.augment.mixup_alpha", float("nan"), "input should be a finite number"),
+        ("train.augment.cutmix_alpha", -1.0, AT_LEAST_0),
+        ("train.augment.cutmix_alpha", "strong", NUMBER),
+        ("evaluate.flip", "yes", FLAG),
+        ("recipe", "fsat", "did you mean fast? allowed: fast, own"),
+        ("recipe", "cube", "allowed: fast, own"),
+        ("recipe", 3, "input should be a valid string"),
+        ("recipes", [1], "input should be an object"),
+        ("recipes.fast.epochs", 0, AT_LEAST_1),
+        ("recipes.fast.batch_size", "64", WHOLE),
+        ("recipes.fast.lr", -1.0, "input should be greater than 0"),
+    ],
+)
+def test_a_bad_value_is_told_once_with_its_key_and_what_is_allowed(
+    raw_params: dict[str, Any], key: str, value: object, allowed: str
+) -> None:
+    change(raw_params, {key: value})
+    assert check_params(raw_params, MODELS)[1] == [f"{key} is {value!r}; {allowed}"]
+
+
+NEW = """accumulate start_px start_epochs nesterov decay_all clip_norm ema_decay precision compile
+processes tensorboard dvclive augment.mixup_alpha augment.cutmix_alpha"""
+
+
+@pytest.mark.parametrize("key", ["recipe", "recipes", *(f"train.{key}" for key in NEW.split())])
+def test_what_is_missing_is_told_once(raw_params: dict[str, Any], key: str) -> None:
+    change(raw_params, {key: None})
+    assert check_params(raw_params, MODELS)[1] == [f"{key} is missing"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"train.start_px": 4},  # resnet34_flatten has an input_px of its own
+        {"train.warmup_epochs": 99.0},  # fast has epochs of its own
+        {"train.accumulate": 65},  # and a batch_size
+        {"train.epochs": 0, "recipes.fast": {"lr": 0.1}},
+    ],
+    ids=str,
+)
+def test_a_mistake_of_train_is_not_told_again_for_those_that_change_train(
+    write, changes: dict[str, Any]
+) -> None:
+    problems = problems_of(write(changes))
+    assert [problem.partition(" is ")[0] for problem in problems] == [next(iter(changes))]
+
+
+def test_mistakes_of_train_and_of_a_recipe_are_told_together(write) -> None:
+    changes = {"train.epochs": 0, "recipes.fast.lr": -1, "models.rrdb.train": {"momentum": 2.0}}
+    keys = [problem.partition(" is ")[0] for problem in problems_of(write(changes))]
+    assert sorted(keys) == ["models.rrdb.train.momentum", "recipes.fast.lr", "train.epochs"]
+
+
+def test_momentum_that_nesterov_needs_is_asked_for_before_anything_runs(write) -> None:
+    """The optimizer refuses it, but that is built when all images are prepared already."""
+    changes = {"train.optimizer": "sgd", "train.nesterov": True, "train.momentum": 0.0}
+    (problem,) = problems_of(write(changes))
+    assert problem.startswith(("train.nesterov is True; ", "train.momentum is 0.0; "))
+    assert not problems_of(write({"train.momentum": 0.9}))
+
+
+CONTRADICTION = {
+    "model": "rrdb",
+    "models.rrdb.train": {"warmup_epochs": 5.0},
+    "recipes.fast": {"epochs": 2},
+}
+
+
+def test_a_recipe_that_contradicts_the_models_own_is_told(write) -> None:
+    """Each is right alone: `train` has 12 epochs."""
+    (problem,) = problems_of(write(CONTRADICTION | {"recipe": "fast"}))
+    assert problem.endswith(" warmup_epochs is 5.0; must be at most epochs, 2"), problem
+    assert "models.rrdb.train" in problem
+    assert "recipe fast" in problem
+
+
+@pytest.mark.parametrize("changes", [{"recipe": "own"}, {"recipe": "fast", "model": "cnn3"}])
+def test_a_recipe_may_contradict_what_is_not_chosen(write, changes: dict[str, Any]) -> None:
+    assert not problems_of(write(CONTRADICTION | changes))
+
+
+def test_a_contradiction_stops_the_stage_that_runs_first(write, tmp_path: Path, root: Path) -> None:
+    path = write(CONTRADICTION | {"recipe": "fast"})
+    command = [sys.executable, "-m", "stages.resolve", "--params", str(path)]
+    command += ["--sample", "data/sample", "--weights", "data/weights"]
+    command += ["--out", str(tmp_path / "out")]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "warmup_epochs is 5.0; must be at most epochs, 2" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_own_is_no_name_for_a_recipe_of_the_list(write) -> None:
+    """It says that no block applies, so a block of that name would be a trap."""
+    (problem,) = problems_of(write({"recipes.own": {"epochs": 2}}))
+    assert problem.startswith("recipes.own ")
 
 
 def test_all_mistakes_are_reported_together(write) -> None:
@@ -177,6 +327,96 @@ def test_a_models_recipe_changes_only_what_it_names(write) -> None:
     assert (own.lr, own.augment.flip) == (0.5, 0.0)
     back = own.model_copy(update={"lr": common.lr, "augment": common.augment})
     assert back == common
+
+
+def test_a_recipe_goes_over_the_models_own_which_goes_over_train(write) -> None:
+    """Setting by setting, also within augment; what nobody changes is as `train` has it."""
+    changes = {
+        "recipe": "long",
+        "train.lr": 0.1,
+        "train.epochs": 12,
+        "train.momentum": 0.3,
+        "train.augment.flip": 0.1,
+        "train.augment.mixup_alpha": 0.1,
+        "train.augment.cutmix_alpha": 0.1,
+        "models.rrdb.train": {"lr": 0.2, "epochs": 20, "augment": {"flip": 0.2, "mixup_alpha": 2}},
+        "recipes.long": {"lr": 0.3, "augment": {"flip": 0.3}},
+    }
+    params = read_params(write(changes | {"model": "rrdb"}), MODELS)
+    changed = recipe(params, "rrdb")
+    assert (changed.lr, changed.epochs, changed.momentum) == (0.3, 20, 0.3)
+    augment = changed.augment
+    assert (augment.flip, augment.mixup_alpha, augment.cutmix_alpha) == (0.3, 2, 0.1)
+    other = recipe(params, "resnet18")
+    assert (other.lr, other.epochs, other.augment.flip) == (0.3, 12, 0.3)
+    assert resolved(params)["train"].train == changed
+
+
+def test_a_recipe_that_is_not_chosen_changes_nothing(write) -> None:
+    before = resolved(read_params(write({}), MODELS))
+    changed = {"recipes.fast": {"lr": 7.0}, "recipes.other": {"epochs": 1}}
+    assert resolved(read_params(write(changed), MODELS)) == before
+
+
+def _other(recipe: TrainSettings, name: str) -> object:
+    """Give another value of a setting of `train`, not always one that goes with the others."""
+    value = getattr(recipe, name)
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1
+    if name == "augment":
+        return value.model_copy(update={"mixup_alpha": 0.7})
+    return (3,) if name == "step_epochs" else f"not {value}"
+
+
+CONDUCT = {"save_every_s", "processes", "tensorboard", "dvclive"}
+
+
+@pytest.mark.parametrize("name", TrainSettings.model_fields)
+def test_the_record_leaves_out_what_changes_no_byte_and_nothing_else(write, name: str) -> None:
+    """It tells whether a saved state may be taken up, and stands in the card of the weights."""
+    run = resolved(read_params(write({}), MODELS))["train"]
+    assert isinstance(run, RunSettings)
+    other = run.train.model_copy(update={name: _other(run.train, name)})
+    record = run.model_copy(update={"train": other}).record()
+    assert (record == run.record()) == (name in CONDUCT)
+    assert (name in record["train"]) != (name in CONDUCT)
+
+
+def test_the_record_has_the_rest_of_the_run_but_not_where_it_reads_from(write) -> None:
+    run = resolved(read_params(write({}), MODELS))["train"]
+    assert isinstance(run, RunSettings)
+    assert run.model_copy(update={"cache": "stream"}).record() == run.record()
+    assert run.record().keys() == set(RunSettings.model_fields) - {"cache"}
+
+
+def test_extras_are_named_with_their_values_and_only_where_they_are_on(write) -> None:
+    assert extra_settings(read_params(write({}), MODELS).train) == {}
+    changes = {
+        "start_px": 32,
+        "start_epochs": 2.0,
+        "clip_norm": 1.5,
+        "accumulate": 4,
+        "label_smoothing": 0.1,
+        "ema_decay": 0.99,
+        "augment.mixup_alpha": 0.2,
+        "augment.cutmix_alpha": 1.0,
+    }
+    train = {f"train.{name}": value for name, value in changes.items()}
+    found = extra_settings(read_params(write(train), MODELS).train)
+    expected = {name.removeprefix("augment."): value for name, value in changes.items()}
+    del expected["start_epochs"]
+    assert found == expected
+
+
+@pytest.mark.parametrize("alphas", [(0.0, 0.0), (0.2, 0.0), (0.0, 1.0), (0.2, 1.0)])
+def test_images_are_mixed_where_one_of_the_two_ways_is_on(
+    write, alphas: tuple[float, float]
+) -> None:
+    names = ("train.augment.mixup_alpha", "train.augment.cutmix_alpha")
+    params = read_params(write(dict(zip(names, alphas, strict=True))), MODELS)
+    assert mixes(params.train.augment) == any(alphas)
 
 
 def test_a_stage_gets_only_what_it_reads(write) -> None:

@@ -341,6 +341,7 @@ def test_imagenet_weights_that_cannot_be_fetched(project: Project) -> None:
 def test_every_model_runs_by_its_name(project: Project, name: str) -> None:
     """One epoch at a size that all take; the one that takes 224 px alone says so itself."""
     common = "-S train.epochs=1 -S train.warmup_epochs=0 -S train.input_px=64 -S cost.input_px=224"
+    common += " -S train.save_every_s=60"
     output = project.run(f"dvc exp run -S model={name} {common}")
     assert {"train", "evaluate", "cost", "plots"} <= set(ran(output))
     pin = PINNED[name][0]

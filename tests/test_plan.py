@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from dataclasses import fields
-from itertools import combinations, permutations, product
+from itertools import chain, combinations, pairwise, permutations, product
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy import stats
 from torchvision.transforms import RandomResizedCrop
 
 from minet.batch import EpochPlan, split_order, whole_order
 from minet.data import plan as plan_module
-from minet.data.plan import plan_epoch
+from minet.data.plan import Share, plan_epoch
+from minet.errors import InputError
 from minet.seeding import Stream, generator
 from minet.settings_train import AugmentSettings
 
@@ -26,12 +28,15 @@ OFF: dict[str, Any] = {
     "crop_ratio": (0.75, 4 / 3),
     "rotation_degrees": 0.0,
     "channel_shuffle": 0.0,
+    "mixup_alpha": 0.0,
+    "cutmix_alpha": 0.0,
 }
 ON: dict[str, dict[str, Any]] = {  # name of the draws -> the change that switches them on
     "flips": {"flip": 0.5},
     "boxes": {"crop_scale": (0.3, 1.0)},
     "degrees": {"rotation_degrees": 20.0},
     "channels": {"channel_shuffle": 0.5},
+    "mixes": {"mixup_alpha": 0.4, "cutmix_alpha": 1.0},
 }
 ALL_ON: dict[str, Any] = {key: value for change in ON.values() for key, value in change.items()}
 SIDE_PX = 224
@@ -81,6 +86,7 @@ def test_seeds_and_epochs_share_nothing() -> None:
         assert (one.boxes == other.boxes).all(axis=1).mean() < 0.03
         assert not np.any(one.degrees == other.degrees)
         assert (one.channels == other.channels).all(axis=1).mean() < 0.6  # many are not shuffled
+        assert not np.any((one.mixes == other.mixes).all(axis=1))
 
 
 def test_the_order_is_a_permutation_of_all_images() -> None:
@@ -116,8 +122,11 @@ def test_switching_one_kind_on_leaves_order_and_other_draws(name: str) -> None:
 def test_changing_the_range_of_one_kind_leaves_the_others() -> None:
     one = _plan(**ALL_ON)
     changed = {"flip": 0.9, "rotation_degrees": 5.0, "channel_shuffle": 1.0}
-    assert _same(one, _plan(**ALL_ON | changed), "order", "boxes")
-    assert _same(one, _plan(**ALL_ON | {"crop_scale": (0.1, 0.5)}), "flips", "degrees", "channels")
+    assert _same(one, _plan(**ALL_ON | changed), "order", "boxes", "mixes")
+    others = ("flips", "degrees", "channels", "mixes")
+    assert _same(one, _plan(**ALL_ON | {"crop_scale": (0.1, 0.5)}), *others)
+    changed = {"mixup_alpha": 2.0, "cutmix_alpha": 0.1}
+    assert _same(one, _plan(**ALL_ON | changed), "order", "flips", "boxes", "degrees", "channels")
 
 
 def test_an_images_draw_does_not_depend_on_its_place_in_the_order(
@@ -146,6 +155,7 @@ def test_shapes_and_types_are_those_that_a_batch_takes() -> None:
         "boxes": ((7, 4), np.float32),
         "degrees": ((7,), np.float32),
         "channels": ((7, 3), np.int64),
+        "mixes": ((7, 5), np.float32),
     }
 
 
@@ -261,6 +271,167 @@ def test_planes_are_permuted_with_their_probability(share: float) -> None:
         assert abs(count - 20_000 * expected) < 4 * deviation, order
 
 
+# --- images mixed in pairs -------------------------------------------------------------------
+
+
+def _mixes(count: int = 20_000, **changes: Any) -> NDArray[Any]:
+    mixes = _plan(count, **changes).mixes
+    assert mixes is not None
+    return mixes
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"mixup_alpha": 0.4}, {"cutmix_alpha": 1.0}, {"mixup_alpha": 0.4, "cutmix_alpha": 1.0}],
+    ids=["mixup", "cutmix", "both"],
+)
+def test_switching_mixing_on_leaves_all_else(changes: dict[str, Any]) -> None:
+    without = {key: value for key, value in ALL_ON.items() if key not in ON["mixes"]}
+    plain, mixed = _plan(**without), _plan(**without | changes)
+    assert plain.mixes is None
+    assert _same(plain, mixed, "order", "flips", "boxes", "degrees", "channels")
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.2, 1.0, 4.0])
+def test_shares_of_mixup_are_drawn_from_its_beta_distribution(alpha: float) -> None:
+    """Its mean, its quantiles, and the whole of it by Kolmogorov and Smirnov's test."""
+    count = 20_000
+    shares = _mixes(count, mixup_alpha=alpha)[:, 0].astype(np.float64)
+    beta = stats.beta(alpha, alpha)
+    assert abs(shares.mean() - 0.5) < 4 * beta.std() / math.sqrt(count)
+    for share in (0.1, 0.25, 0.5, 0.75, 0.9):
+        below = (shares < beta.ppf(share)).mean()
+        assert abs(below - share) < 4 * math.sqrt(share * (1 - share) / count), share
+    # single precision rounds a share to 1 that is very near: so up to there
+    places = np.linspace(0.001, 0.999, 999)
+    below = np.searchsorted(np.sort(shares), places) / count
+    assert abs(below - beta.cdf(places)).max() < 1.95 / math.sqrt(count)  # once in a thousand
+
+
+def test_mixup_has_no_patch_and_cutmix_leaves_the_rest_whole() -> None:
+    mixup, cutmix = _mixes(mixup_alpha=0.2), _mixes(cutmix_alpha=1.0)
+    assert (mixup[:, 1:] == 0).all()
+    assert ((mixup[:, 0] >= 0) & (mixup[:, 0] <= 1)).all()
+    assert (cutmix[:, 0] == 1).all()
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0, 4.0])
+def test_patches_lie_within_the_image_and_are_square_where_it_does_not_cut_them(
+    alpha: float,
+) -> None:
+    top, bottom, left, right = _mixes(cutmix_alpha=alpha).astype(np.float64).T[1:]
+    for low, high in ((top, bottom), (left, right)):
+        assert (low >= 0).all()
+        assert (high <= 1).all()
+        assert (low <= high).all()
+    inside = (top > 0) & (bottom < 1) & (left > 0) & (right < 1)
+    assert inside.any()
+    assert not inside.all()
+    assert np.allclose((bottom - top)[inside], (right - left)[inside], atol=1e-6)
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0, 4.0])
+def test_patches_are_distributed_as_those_of_the_paper(alpha: float) -> None:
+    """1905.04899: a square of a Beta share of the area about any point, cut at the borders."""
+    ours = _mixes(20_000, cutmix_alpha=alpha).astype(np.float64)[:, 1:]
+    rng = np.random.default_rng(7)
+    kept = rng.beta(alpha, alpha, 100_000)
+    side = np.sqrt(1 - kept)
+    y, x = rng.random((2, 100_000))
+    ends = (y - side / 2, y + side / 2, x - side / 2, x + side / 2)
+    theirs = np.stack(ends, axis=1).clip(0, 1)
+    for measure in (
+        lambda patch: patch[:, 0],
+        lambda patch: patch[:, 3],
+        lambda patch: (patch[:, 1] - patch[:, 0]) * (patch[:, 3] - patch[:, 2]),
+        lambda patch: patch[:, 0] + patch[:, 1] - patch[:, 2] - patch[:, 3],
+    ):
+        one, other = measure(ours), measure(theirs)
+        assert stats.ks_2samp(one, other).pvalue > 0.001
+        error = math.sqrt(one.var() / len(one) + other.var() / len(other))
+        assert abs(one.mean() - other.mean()) < 4 * error
+
+
+def test_with_both_ways_on_a_coin_decides_for_each_image() -> None:
+    """And what each way does is what it would do alone."""
+    count = 20_000
+    mixup, cutmix = _mixes(count, mixup_alpha=0.4), _mixes(count, cutmix_alpha=1.0)
+    both = _mixes(count, mixup_alpha=0.4, cutmix_alpha=1.0)
+    whole, patched = (both == mixup).all(axis=1), (both == cutmix).all(axis=1)
+    assert (whole ^ patched).all()
+    assert abs(whole.mean() - 0.5) < 4 * 0.5 / math.sqrt(count)
+
+
+@pytest.mark.parametrize(
+    ("stream", "changes"),
+    [
+        (Stream.MIX_KIND, {"kind"}),
+        (Stream.MIXUP, {"share"}),
+        (Stream.CUTMIX, {"side"}),
+        (Stream.CUTMIX_PLACE, {"centre"}),
+        (Stream.FLIP, set()),
+    ],
+)
+def test_each_part_of_mixing_has_a_stream_of_its_own(
+    stream: Stream, changes: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Drawn anew, it changes what it is for and leaves the rest, here of what no border cuts."""
+
+    def parts() -> dict[str, NDArray[Any]]:
+        both, mixup, cutmix = (
+            _mixes(500, **alphas)
+            for alphas in (
+                {"mixup_alpha": 0.4, "cutmix_alpha": 4.0},
+                {"mixup_alpha": 0.4},
+                {"cutmix_alpha": 4.0},
+            )
+        )
+        low, high = cutmix[:, 1].astype(np.float64), cutmix[:, 2].astype(np.float64)
+        inside = (low > 0.01) & (high < 0.99)
+        return {
+            "kind": (both == mixup).all(axis=1),
+            "share": mixup[:, 0],
+            "side": np.where(inside, np.round(high - low, 5), np.nan),
+            "centre": np.where(inside, np.round((low + high) / 2, 5), np.nan),
+        }
+
+    def shifted(seed: int, which: Stream, *words: int) -> np.random.Generator:
+        return generator(seed + 1 if which is stream else seed, which, *words)
+
+    before = parts()
+    monkeypatch.setattr(plan_module, "generator", shifted)
+    after = parts()
+    for name, values in before.items():
+        known = ~(np.isnan(values) | np.isnan(after[name]))  # of patches that no border cuts
+        same = np.isclose(values[known], after[name][known], atol=2e-5).mean()
+        assert known.any()
+        assert (same < 0.7) == (name in changes), (name, same)
+        assert same == 1 or name in changes, (name, same)
+
+
+def test_the_coin_tells_nothing_of_what_it_chooses() -> None:
+    """Shares and places of the images that it gives to a way are as those of all."""
+    count = 20_000
+    mixup, cutmix = _mixes(count, mixup_alpha=0.4), _mixes(count, cutmix_alpha=1.0)
+    whole = (_mixes(count, mixup_alpha=0.4, cutmix_alpha=1.0) == mixup).all(axis=1)
+    for draw in (mixup[:, 0], cutmix[:, 1], cutmix[:, 2] - cutmix[:, 1]):
+        assert abs(np.corrcoef(whole, draw)[0, 1]) < 4 / math.sqrt(count)
+
+
+def test_share_and_place_of_a_patch_tell_nothing_of_each_other_nor_of_mixups_share() -> None:
+    count = 20_000
+    mixup, cutmix = (
+        _mixes(count, **change) for change in ({"mixup_alpha": 1.0}, {"cutmix_alpha": 1.0})
+    )
+    side = cutmix[:, 2] - cutmix[:, 1]
+    centre = (cutmix[:, 1] + cutmix[:, 2]) / 2
+    for one, other in ((mixup[:, 0], side), (mixup[:, 0], centre), (side, centre)):
+        assert abs(np.corrcoef(one, other)[0, 1]) < 4 / math.sqrt(count)
+
+
+# --- what each process reads -----------------------------------------------------------------
+
+
 @given(
     count=st.integers(0, 60),
     batch_size=st.integers(1, 70),
@@ -282,6 +453,137 @@ def test_whole_order_is_the_indexs() -> None:
     assert whole_order(4).dtype == np.int64
 
 
+@st.composite
+def teams(draw: st.DrawFn) -> tuple[NDArray[np.int64], list[list[NDArray[np.int64]]], int, bool]:
+    """Draw an epoch's order and what each rank of a team reads of it, cut into its batches."""
+    ranks = draw(st.integers(1, 4), label="ranks")
+    batch_size = draw(st.integers(ranks, 40), label="batch_size")
+    count = draw(st.integers(0, 150), label="count")
+    paired = draw(st.booleans(), label="paired")
+    order = np.random.default_rng(count).permutation(count).astype(np.int64)
+    shares = [Share(batch_size, rank, ranks, paired=paired) for rank in range(ranks)]
+    return (
+        order,
+        [list(split_order(one.order(order), one.size)) for one in shares],
+        batch_size,
+        paired,
+    )
+
+
+Team = tuple[NDArray[np.int64], list[list[NDArray[np.int64]]], int, bool]
+
+
+def _own(part: NDArray[np.int64], paired: bool) -> list[int]:
+    """Give the images of a rank's batch that count as its own."""
+    return part[: len(part) // 2].tolist() if paired else part.tolist()
+
+
+@given(team=teams())
+@settings(deadline=None, derandomize=True)
+def test_every_image_is_read_once_an_epoch_by_one_of_the_ranks(team: Team) -> None:
+    order, read, _, paired = team
+    seen = [_own(part, paired) for part in chain.from_iterable(read)]
+    assert sorted(chain.from_iterable(seen)) == sorted(order.tolist())
+
+
+@given(team=teams())
+@settings(deadline=None, derandomize=True)
+def test_ranks_side_by_side_have_the_global_batches_of_one_process(team: Team) -> None:
+    """Step by step: image i of a batch is rank i's, counted round, so they share evenly."""
+    order, read, batch_size, paired = team
+    for step, whole in enumerate(split_order(order, batch_size)):
+        parts = [_own(mine[step], paired) if step < len(mine) else [] for mine in read]
+        for rank, part in enumerate(parts):
+            assert part == whole[rank :: len(parts)].tolist()
+        assert all(more - fewer in (0, 1) for more, fewer in pairwise(map(len, parts)))
+    steps = math.ceil(len(order) / batch_size)
+    assert all(len(mine) <= steps for mine in read)
+
+
+@given(team=teams())
+@settings(deadline=None, derandomize=True)
+def test_the_partner_of_an_image_is_the_next_of_the_global_batch_the_first_after_the_last(
+    team: Team,
+) -> None:
+    order, read, batch_size, paired = team
+    for step, whole in enumerate(split_order(order, batch_size) if paired else ()):
+        cycle = whole.tolist()
+        follows = dict(zip(cycle, [*cycle[1:], cycle[0]], strict=True))
+        for mine in read:
+            if step < len(mine):
+                own, partners = np.split(mine[step], 2)
+                assert partners.tolist() == [follows[image] for image in own.tolist()]
+
+
+@given(
+    ranks=st.integers(1, 4),
+    spare=st.integers(0, 20),
+    count=st.integers(0, 100),
+    done=st.integers(0, 9),
+    paired=st.booleans(),
+)
+@settings(deadline=None, derandomize=True)
+def test_a_run_taken_up_reads_on_where_it_stood(
+    *, ranks: int, spare: int, count: int, done: int, paired: bool
+) -> None:
+    """What a rank reads after so many steps is its share of what is left of the epoch."""
+    order = np.arange(count)[::-1].copy()
+    for rank in range(ranks):
+        share = Share(ranks + spare, rank, ranks, paired=paired)
+        left = share.order(order)[done * share.size :]
+        assert left.tolist() == share.order(order[done * share.batch_size :]).tolist()
+
+
+def test_shares_by_hand() -> None:
+    """Eight images in batches of 5 for 3 ranks; the last batch leaves one for each."""
+    order = np.array([7, 0, 3, 1, 6, 2, 5, 4])
+    plain = [Share(5, rank, 3) for rank in range(3)]
+    assert [share.order(order).tolist() for share in plain] == [[7, 1, 2], [0, 6, 5], [3, 4]]
+    assert [share.size for share in plain] == [2, 2, 1]
+    assert [share.own(3) for share in plain] == [1, 1, 1]
+    assert [share.own(2) for share in plain] == [1, 1, 0]
+    paired = [Share(5, rank, 3, paired=True) for rank in range(3)]
+    assert [share.order(order).tolist() for share in paired] == [
+        [7, 1, 0, 6, 2, 5],
+        [0, 6, 3, 7, 5, 4],
+        [3, 1, 4, 2],
+    ]
+    assert [share.size for share in paired] == [4, 4, 2]
+
+
+def test_the_last_batch_may_leave_a_rank_without_images() -> None:
+    order = np.arange(9)
+    assert [Share(4, rank, 4).order(order).tolist() for rank in range(4)] == [
+        [0, 4, 8],
+        [1, 5],
+        [2, 6],
+        [3, 7],
+    ]
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_an_epoch_without_images_gives_nothing_to_read(*, paired: bool) -> None:
+    order = Share(4, 1, 2, paired=paired).order(np.zeros(0, np.int64))
+    assert order.tolist() == []
+    assert order.dtype == np.int64
+
+
+def test_one_process_alone_reads_the_order_as_it_is() -> None:
+    order = _plan(30).order
+    assert Share(8).order(order).tolist() == order.tolist()
+    assert Share(8).size == 8
+
+
+@pytest.mark.parametrize(("batch_size", "ranks"), [(1, 2), (3, 4), (7, 8)])
+def test_a_batch_that_leaves_a_process_without_images_is_refused(
+    batch_size: int, ranks: int
+) -> None:
+    message = f"^train.batch_size is {batch_size}; {ranks} processes cannot share it$"
+    with pytest.raises(InputError, match=message):
+        Share(batch_size, 0, ranks)
+    assert Share(ranks, ranks - 1, ranks).size == 1
+
+
 def test_values_are_pinned() -> None:
     """A published result names a seed: its plan must not change with a release of ours."""
     plan = _plan(4, seed=3, epoch=2, **ALL_ON | {"channel_shuffle": 1.0})
@@ -298,10 +600,25 @@ def test_values_are_pinned() -> None:
     assert plan.degrees == pytest.approx([4.2831, 7.4473, 11.5399, 2.1937], abs=1e-4)
     assert plan.channels is not None
     assert plan.channels.tolist() == [[0, 1, 2], [0, 1, 2], [1, 0, 2], [1, 2, 0]]
+    assert plan.mixes is not None
+    assert plan.mixes == pytest.approx(
+        np.array(
+            [
+                [1, 0, 0.4785, 0.5759, 1],
+                [0.2987, 0, 0, 0, 0],
+                [0.9905, 0, 0, 0, 0],
+                [1, 0, 0.6716, 0.3684, 1],
+            ]
+        ),
+        abs=1e-4,
+    )
 
 
 def test_more_images_leave_the_draws_of_those_before_them() -> None:
     """A row of a plan is a function of (seed, epoch, image): the split may grow."""
     few, many = (_plan(count, seed=3, epoch=2, **ALL_ON) for count in (7, 50))
-    for name in ("flips", "boxes", "degrees", "channels"):
+    for name in ON:
         assert np.array_equal(getattr(few, name), getattr(many, name)[:7]), name
+    for alphas in ({"mixup_alpha": 0.3}, {"cutmix_alpha": 0.3}):
+        few, many = (_plan(count, seed=3, epoch=2, **alphas) for count in (7, 50))
+        assert np.array_equal(few.mixes, many.mixes[:7]), alphas

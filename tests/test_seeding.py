@@ -21,6 +21,10 @@ def test_numbers_of_the_streams_are_pinned() -> None:
         "STEP": 5,
         "SAMPLE": 6,
         "INITIAL_WEIGHTS": 7,
+        "MIXUP": 8,
+        "CUTMIX": 9,
+        "CUTMIX_PLACE": 10,
+        "MIX_KIND": 11,
     }
 
 

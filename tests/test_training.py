@@ -1,36 +1,31 @@
 """The loop: learns, keeps the best epoch, resumes at any step with the same bytes, stops on nan."""
 
 import json
-import multiprocessing
-import shutil
-import subprocess
-import sys
-import time
+import signal
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import ListSource
 from torch import nn
 
-from minet.augment import InputForm
-from minet.batch import Batch
-from minet.checkpoint import ResumeStore, fingerprint, load_model, save_model
-from minet.data.plan import plan_epoch
-from minet.errors import InputError
+from minet.augment import Draws, InputForm
+from minet.batch import Batch, IndexArray
+from minet.checkpoint import load_model, save_model
+from minet.data.plan import Share, plan_epoch
+from minet.engine import Engine
+from minet.errors import InputError, StoppedError
+from minet.interrupt import Interrupt
+from minet.progress import EpochRecord, Progress
+from minet.resume import ResumeStore
+from minet.run import Outcome, Run, Watcher
 from minet.settings_train import RunSettings
-from minet.training import (
-    EpochRecord,
-    Outcome,
-    Trainer,
-    Watcher,
-    check_last_batch,
-    fit,
-    validate,
-)
+from minet.training import check_last_batch, fit, validate
 
 FORM = InputForm(16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 CPU = torch.device("cpu")
@@ -60,7 +55,15 @@ def quiet(batches: Iterator[Batch], epoch: int, done: int, total: int) -> Iterab
     return batches
 
 
-def train(
+class EveryStep(ResumeStore):
+    """Saves after every step, however long the last save takes."""
+
+    def due(self) -> bool:
+        self.finish()
+        return True
+
+
+def prepared(
     run: RunSettings,
     source: ListSource,
     folder: Path,
@@ -68,14 +71,28 @@ def train(
     *,
     save_every_s: float = 1e9,
     written: list[list[EpochRecord]] | None = None,
-) -> Outcome:
+    network: nn.Module | None = None,
+) -> Run:
+    """Prepare a run of the tiny model on the source, which is its own validation split."""
+    history = [] if written is None else written
+    return Run(
+        run,
+        Engine(network or model(), run.train, FORM, CPU),
+        source,
+        source,
+        Share(run.train.batch_size),
+        source.count,
+        partial(plan_epoch, source.count, 16, run.train.augment, run.seed),
+        ResumeStore(folder, save_every_s) if save_every_s else EveryStep(folder, 0),
+        Watcher(steps, lambda records: history.append(list(records)), lambda *_: None),
+    )
+
+
+def train(run: RunSettings, source: ListSource, folder: Path, *args: Any, **named: Any) -> Outcome:
     """Train the tiny model on the source, which is its own validation split."""
-    trainer = Trainer(model(), run, FORM, CPU)
-    plan = partial(plan_epoch, source.count, 16, run.train.augment, run.seed)
-    store = ResumeStore(folder, save_every_s)
-    watcher = Watcher(steps, [].append if written is None else written.append)
-    with store.hold():
-        return fit(trainer, source, source, plan, store=store, watcher=watcher)
+    whole = prepared(run, source, folder, *args, **named)
+    with whole.store.hold():
+        return fit(whole)
 
 
 def assert_same(one: Outcome, other: Outcome) -> None:
@@ -95,8 +112,10 @@ def test_it_learns_and_writes_down_what_happened(raw_params, blobs, tmp_path) ->
     assert outcome.best == min(outcome.history, key=lambda record: record.val_loss)
     best = model()
     best.load_state_dict(outcome.weights)
-    loss, accuracy = validate(best, blobs, FORM, CPU)
-    assert (loss, accuracy) == (outcome.best.val_loss, outcome.best.val_accuracy)
+    assert validate(Engine(best, run.train, FORM, CPU), blobs) == (
+        outcome.best.val_loss,
+        outcome.best.val_accuracy,
+    )
 
 
 def test_two_runs_are_the_same_bytes_and_another_seed_is_not(raw_params, blobs, tmp_path) -> None:
@@ -110,10 +129,8 @@ class Killed(Exception):
     """Stands for the death of the process."""
 
 
-@pytest.mark.parametrize("kill_at", [1, 4, 5, 7, 10, 14])
-def test_a_run_cut_at_any_step_ends_the_same(raw_params, blobs, tmp_path, kill_at: int) -> None:
-    """Saved after every step, cut before step `kill_at` of 15, taken up again."""
-    expected = train(settings(raw_params), blobs, tmp_path / "whole")
+def cutting(kill_at: int) -> Any:
+    """Give a `steps` that dies before step `kill_at` of the run."""
     taken = 0
 
     def cut(batches: Iterator[Batch], epoch: int, done: int, total: int) -> Iterator[Batch]:
@@ -125,8 +142,15 @@ def test_a_run_cut_at_any_step_ends_the_same(raw_params, blobs, tmp_path, kill_a
             taken += 1
             yield batch
 
+    return cut
+
+
+@pytest.mark.parametrize("kill_at", [1, 4, 5, 7, 10, 14])
+def test_a_run_cut_at_any_step_ends_the_same(raw_params, blobs, tmp_path, kill_at: int) -> None:
+    """Saved after every step, cut before step `kill_at` of 15, taken up again."""
+    expected = train(settings(raw_params), blobs, tmp_path / "whole")
     with pytest.raises(Killed):
-        train(settings(raw_params), blobs, tmp_path / "cut", cut, save_every_s=0)
+        train(settings(raw_params), blobs, tmp_path / "cut", cutting(kill_at), save_every_s=0)
     blobs.served = 0
     resumed = train(settings(raw_params), blobs, tmp_path / "cut")
     assert_same(resumed, expected)
@@ -149,21 +173,23 @@ def test_a_run_killed_after_its_last_save_only_writes_its_results(
 def test_the_best_epoch_is_by_loss_or_accuracy_and_the_first_of_equals(raw_params) -> None:
     rows = [(0.9, 0.5), (0.7, 0.6), (0.8, 0.9), (0.7, 0.9)]
     for best_by, expected in (("loss", 1), ("accuracy", 2)):
-        trainer = Trainer(model(), settings(raw_params, best_by=best_by), FORM, CPU)
-        for loss, accuracy in rows:
-            trainer.end_epoch(40, loss, accuracy, 0.1)
-        assert trainer.best_epoch == expected, best_by
+        progress = Progress(settings(raw_params, best_by=best_by), CPU)
+        for epoch, (loss, accuracy) in enumerate(rows):
+            weights = {"w": torch.tensor(float(epoch))}
+            progress.end_epoch(EpochRecord(epoch, 1.0, 0.5, loss, accuracy, 0.1), weights)
+        assert progress.best_epoch == expected, best_by
+        assert progress.best_weights["w"] == expected
 
 
 def poisoned(at: int) -> Any:
-    """Give a `steps` that makes the labels of step `at` of epoch 1 the cause of a nan."""
+    """Give a `steps` that makes the images of step `at` of epoch 1 the cause of a nan."""
 
     def steps(batches: Iterator[Batch], epoch: int, done: int, total: int) -> Iterator[Batch]:
         del done, total
         for step, batch in enumerate(batches):
             if (epoch, step) == (1, at):
-                # no label is torch's -100: the mean over no image is not a number
-                yield Batch(batch.images, torch.full_like(batch.labels, -100), batch.indices)
+                nothing = torch.full_like(batch.images, torch.nan, dtype=torch.float32)
+                yield Batch(nothing, batch.labels, batch.indices)
             else:
                 yield batch
 
@@ -178,9 +204,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_model_epoch_and_step(
     expected = rf"^cnn3: the training loss is nan at step {at} of epoch 1 \(both from 0\)"
     with pytest.raises(InputError, match=expected):
         train(settings(raw_params), blobs, tmp_path / "r", poisoned(at), save_every_s=save_every_s)
-    state = ResumeStore(tmp_path / "r", 1).load(CPU)
+    state = ResumeStore(tmp_path / "r", 1).load()
     assert state is not None
-    assert all(tensor.isfinite().all() for tensor in state["model"].values()), "poison was saved"
+    saved = state["engine"]["model"].values()
+    assert all(tensor.isfinite().all() for tensor in saved), "poison was saved"
 
 
 def test_a_diverging_run_is_told_what_to_try(raw_params, blobs, tmp_path) -> None:
@@ -190,73 +217,25 @@ def test_a_diverging_run_is_told_what_to_try(raw_params, blobs, tmp_path) -> Non
 
 
 def test_a_validation_loss_that_is_not_finite_stops_the_run(raw_params) -> None:
-    trainer = Trainer(model(), settings(raw_params), FORM, CPU)
+    progress = Progress(settings(raw_params), CPU)
     with pytest.raises(InputError, match=r"cnn3: the validation loss is inf after step"):
-        trainer.check_validation(float("inf"))
+        progress.check_validation(float("inf"))
 
 
-@pytest.mark.parametrize(("count", "batch_size"), [(17, 8), (5, 1)])
+@pytest.mark.parametrize("sizes", [(17, 8, 1), (5, 1, 1), (16, 8, 8)], ids=str)
 def test_a_last_batch_of_one_image_is_refused_where_batch_norm_cannot_take_it(
-    raw_params, blobs, count: int, batch_size: int
+    raw_params, blobs, tmp_path, sizes: tuple[int, int, int]
 ) -> None:
-    run = settings(raw_params, batch_size=batch_size)
+    count, batch_size, parts = sizes
+    run = settings(raw_params, batch_size=batch_size, accumulate=parts)
     small = nn.Sequential(nn.Conv2d(3, 4, 16), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
-    with pytest.raises(InputError, match=rf"train.batch_size is {batch_size}: the last batch of "):
-        check_last_batch(Trainer(small, run, FORM, CPU), count)
-    check_last_batch(Trainer(model(), run, FORM, CPU), count)  # a larger map is enough
-    if batch_size > 1:
-        check_last_batch(Trainer(small, run, FORM, CPU), count + 1)
-
-
-def test_a_save_is_due_after_its_time_and_not_before(monkeypatch, tmp_path) -> None:
-    now = 100.0
-    monkeypatch.setattr(time, "monotonic", lambda: now)
-    (tmp_path / "r").mkdir()
-    store = ResumeStore(tmp_path / "r", 60)
-    now = 159.0
-    assert not store.due()
-    now = 160.0
-    assert store.due()
-    store.save({"epoch": 1})
-    assert not store.due()
-    now = 220.0
-    assert store.due()
-
-
-def test_a_fingerprint_changes_with_all_that_changes_the_bytes(monkeypatch, tmp_path) -> None:
-    """A stale state must never be taken up; a harmless change must not forget an honest one."""
-    first = fingerprint({"lr": 0.1}, ["digest"], ["cpu", 2])
-    assert fingerprint({"lr": 0.1}, ["digest"], ["cpu", 2]) == first
-    others = [
-        fingerprint({"lr": 0.3}, ["digest"], ["cpu", 2]),
-        fingerprint({"lr": 0.1}, ["other"], ["cpu", 2]),
-        fingerprint({"lr": 0.1}, ["digest"], ["cpu", 1]),
-        fingerprint({"lr": 0.1}, ["digest"], ["NVIDIA H200", 2]),
-    ]
-    monkeypatch.setattr(torch, "__version__", "0.0.1")
-    others.append(fingerprint({"lr": 0.1}, ["digest"], ["cpu", 2]))
-    monkeypatch.undo()
-    assert len({first, *others}) == len(others) + 1
-    monkeypatch.setenv("MINET_WORKERS", "7")
-    assert fingerprint({"lr": 0.1}, ["digest"], ["cpu", 2]) == first
-
-
-def test_a_fingerprint_covers_the_code_that_is_loaded_but_not_the_table(tmp_path, root) -> None:
-    """Run in a copy of the tree, whose files can be changed."""
-    shutil.copytree(root / "minet", tmp_path / "minet", ignore=shutil.ignore_patterns("__pyc*"))
-    code = "import minet.models.rrdb, minet.checkpoint as c; print(c.fingerprint(1))"
-
-    def now() -> str:
-        command = [sys.executable, "-c", code]
-        return subprocess.run(
-            command, cwd=tmp_path, capture_output=True, text=True, check=True
-        ).stdout
-
-    first = now()
-    for name, same in (("models/__init__", True), ("models/cnn3", True), ("models/rrdb", False)):
-        with (tmp_path / "minet" / f"{name}.py").open("a") as file:
-            file.write("# changed\n")
-        assert (now() == first) is same, name
+    some = prepared(run, blobs, tmp_path / "r", network=small)
+    with pytest.raises(InputError, match=rf"train.batch_size is {batch_size} and train.accum"):
+        check_last_batch(replace(some, count=count))
+    larger = prepared(run, blobs, tmp_path / "r")  # a map of more pixels is enough
+    check_last_batch(replace(larger, count=count))
+    if batch_size > parts:
+        check_last_batch(replace(some, count=count + 1))
 
 
 def test_the_whole_last_batch_is_trained_on(raw_params, blobs, tmp_path) -> None:
@@ -279,31 +258,10 @@ def test_label_smoothing_is_in_the_training_loss_alone(raw_params, blobs, tmp_pa
     assert smooth.history[0].train_loss > plain.train_loss
     again = model()
     again.load_state_dict(smooth.weights)
-    assert validate(again, blobs, FORM, CPU)[0] == smooth.history[0].val_loss
-
-
-def _hold(folder: Path) -> None:
-    with ResumeStore(folder, 1).hold():
-        time.sleep(60)
-
-
-def test_a_second_process_with_the_same_settings_is_told_which_is_first(tmp_path) -> None:
-    process = multiprocessing.get_context("spawn").Process(target=_hold, args=(tmp_path / "r",))
-    process.start()
-    try:
-        while not (tmp_path / "r" / "pid").exists():
-            time.sleep(0.05)
-        time.sleep(0.2)
-        with (
-            pytest.raises(InputError, match=f"process {process.pid} is training the same"),
-            ResumeStore(tmp_path / "r", 1).hold(),
-        ):
-            pass
-    finally:
-        process.kill()
-        process.join()
-    with ResumeStore(tmp_path / "r", 1).hold():
-        pass  # the dead process holds nothing
+    engine = Engine(again, settings(raw_params).train, FORM, CPU)
+    scores = validate(engine, blobs)
+    assert scores is not None
+    assert scores[0] == smooth.history[0].val_loss
 
 
 def test_a_model_is_rebuilt_from_its_card(tmp_path) -> None:
@@ -364,12 +322,174 @@ def test_layers_with_a_schedule_are_told_each_epoch_and_the_best_one_is_kept(
 ) -> None:
     run = settings(raw_params, epochs=4)
     layer = Scheduled()
-    trainer = Trainer(nn.Sequential(layer, model()), run, FORM, CPU)
-    plan = partial(plan_epoch, blobs.count, 16, run.train.augment, run.seed)
-    store = ResumeStore(tmp_path / "state", 1e9)
-    with store.hold():
-        outcome = fit(
-            trainer, blobs, blobs, plan, store=store, watcher=Watcher(quiet, [].append)
-        )  # fmt: skip
+    outcome = train(run, blobs, tmp_path / "r", network=nn.Sequential(layer, model()))
     assert layer.told == [0, 1, 2, 3]
     assert outcome.weights["0.epochs"].item() == outcome.best.epoch
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("at", [1, 5, 9])
+def test_a_run_asked_to_stop_saves_at_once_and_ends_the_same_when_taken_up(
+    raw_params, blobs, tmp_path, at: int, number: signal.Signals
+) -> None:
+    """Asked before step `at` of 15; nothing was due to be saved."""
+    expected = train(settings(raw_params), blobs, tmp_path / "whole")
+    interrupt, taken = Interrupt(patient=False), 0
+
+    def ask(batches: Iterator[Batch], epoch: int, done: int, total: int) -> Iterator[Batch]:
+        del epoch, done, total
+        nonlocal taken
+        for batch in batches:
+            taken += 1
+            if taken == at:
+                signal.raise_signal(number)
+            yield batch
+
+    run = replace(prepared(settings(raw_params), blobs, tmp_path / "r", ask), interrupt=interrupt)
+    with run.store.hold(), interrupt.listening(), pytest.raises(StoppedError) as stopped:
+        fit(run)
+    assert stopped.value.exit_code == {signal.SIGTERM: 75, signal.SIGINT: 130}[number]
+    assert taken == at, "the run went on"
+    blobs.served = 0
+    assert_same(train(settings(raw_params), blobs, tmp_path / "r"), expected)
+    validated = (at - 1) // 5  # a run asked in the last step of an epoch has yet to validate it
+    assert blobs.served == (15 - at) + 5 * (3 - validated), "a step was done again"
+
+
+def test_a_run_asked_to_stop_while_it_validates_is_not_made_to_finish(
+    raw_params, blobs, tmp_path
+) -> None:
+    expected = train(settings(raw_params), blobs, tmp_path / "whole")
+    interrupt = Interrupt(patient=False)
+
+    class Asks(ListSource):
+        def batches(self, order: IndexArray) -> Iterator[Batch]:
+            for number, batch in enumerate(super().batches(order)):
+                if number == 2:
+                    interrupt.signal = signal.SIGTERM
+                yield batch
+
+    val = Asks(blobs.images, blobs.labels, 8)
+    run = prepared(settings(raw_params), blobs, tmp_path / "r")
+    with run.store.hold(), pytest.raises(StoppedError):
+        fit(replace(run, val=val, interrupt=interrupt))
+    assert val.served == 3
+    blobs.served = 0
+    assert_same(train(settings(raw_params), blobs, tmp_path / "r"), expected)
+    assert blobs.served == 10 + 15, "the first epoch was trained again"
+
+
+EXTRAS = {
+    "accumulate": 3, "start_px": 8, "start_epochs": 2.0, "ema_decay": 0.9, "clip_norm": 0.5,
+    "optimizer": "sgd", "nesterov": True, "decay_all": False, "weight_decay": 0.01,
+    "label_smoothing": 0.1, "precision": "bfloat16",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kill_at", [2, 7, 13])
+def test_a_run_with_all_extras_cut_at_any_step_ends_the_same(
+    raw_params, blobs, tmp_path, kill_at: int
+) -> None:
+    raw_params["train"]["augment"] |= {"mixup_alpha": 0.4, "cutmix_alpha": 1.0}
+    run = settings(raw_params, **EXTRAS)
+    network = [pooled() for _ in range(3)]
+    expected = train(run, blobs, tmp_path / "whole", network=network[0])
+    with pytest.raises(Killed):
+        train(
+            run, blobs, tmp_path / "r", cutting(kill_at), save_every_s=0, network=network[1]
+        )  # fmt: skip
+    assert_same(train(run, blobs, tmp_path / "r", network=network[2]), expected)
+
+
+def pooled() -> nn.Module:
+    """A tiny model for images of any side."""
+    torch.manual_seed(0)
+    pool = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.3))
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), *pool, nn.Linear(8, 2)
+    )  # fmt: skip
+
+
+def test_parts_of_a_batch_make_the_step_of_the_whole(raw_params, blobs, tmp_path) -> None:
+    """Where no layer looks at the batch: 37 images in batches of 8, each in 3 parts."""
+    blobs.images, blobs.labels, blobs.count = blobs.images[:37], blobs.labels[:37], 37
+    outcomes = []
+    for parts in (1, 3):
+        network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 2))
+        for parameter in network.parameters():
+            nn.init.zeros_(parameter)
+        run = settings(raw_params, accumulate=parts, optimizer="sgd", lr=0.001)
+        outcomes.append(train(run, blobs, tmp_path / str(parts), network=network))
+    for one, other in zip(*(outcome.history for outcome in outcomes), strict=True):
+        assert one.train_loss == pytest.approx(other.train_loss, abs=1e-6)
+        assert one.val_loss == pytest.approx(other.val_loss, abs=1e-6)
+
+
+def test_averaged_weights_are_those_that_are_scored_and_kept(raw_params, blobs, tmp_path) -> None:
+    """Against an average followed by hand from the weights after each step."""
+    run = settings(raw_params, ema_decay=0.9, epochs=1, augment=raw_params["train"]["augment"])
+    network = model()
+    means = [parameter.detach().clone() for parameter in network.parameters()]
+    steps = 0
+
+    def follow() -> None:
+        decay = min(0.9, (1 + steps) / (10 + steps))
+        for mean, parameter in zip(means, network.parameters(), strict=True):
+            mean.mul_(decay).add_(parameter.detach(), alpha=1 - decay)
+
+    def note(batches: Iterator[Batch], *_: int) -> Iterator[Batch]:
+        nonlocal steps
+        for batch in batches:
+            yield batch
+            steps += 1
+            follow()
+
+    outcome = train(run, blobs, tmp_path / "r", note, network=network)
+    names = [name for name, _ in network.named_parameters()]
+    for name, mean in zip(names, means, strict=True):
+        assert torch.allclose(outcome.weights[name], mean, atol=1e-6), name
+        assert not torch.equal(outcome.weights[name], network.state_dict()[name])
+    kept = model()
+    kept.load_state_dict(outcome.weights)
+    scores = validate(Engine(kept, settings(raw_params).train, FORM, CPU), blobs)
+    assert scores == (outcome.best.val_loss, outcome.best.val_accuracy)
+
+
+def test_a_long_gradient_is_cut_to_its_length(raw_params, blobs) -> None:
+    run = settings(raw_params, clip_norm=1e-3, optimizer="sgd", lr=1.0, momentum=0.0)
+    network = model()
+    before = torch.cat([p.detach().flatten().clone() for p in network.parameters()])
+    engine = Engine(network, run.train, FORM, CPU)
+    batch = next(blobs.batches(np.arange(8)))
+    engine.step(batch, Draws(), images=8, lr=1.0, side_px=16)
+    after = torch.cat([p.detach().flatten() for p in network.parameters()])
+    assert (after - before).norm().item() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_reduced_precision_computes_in_it_and_keeps_weights_and_losses_whole(
+    raw_params, blobs, tmp_path
+) -> None:
+    seen = []
+    network = model()
+    network[0].register_forward_hook(lambda _, __, out: seen.append(out.dtype))
+    outcome = train(settings(raw_params, precision="bfloat16"), blobs, tmp_path, network=network)
+    assert set(seen) == {torch.bfloat16}
+    assert {weight.dtype for weight in outcome.weights.values()} == {torch.float32, torch.int64}
+    assert outcome.best.val_accuracy > 0.9
+
+
+@pytest.mark.slow
+def test_a_compiled_run_is_that_of_the_model_as_it_is(raw_params, blobs, tmp_path) -> None:
+    """37 images: the last, smaller batch runs as it is; compiling takes half a minute."""
+    blobs.images, blobs.labels, blobs.count = blobs.images[:37], blobs.labels[:37], 37
+    outcomes = [
+        train(
+            settings(raw_params, compile=choice, optimizer="sgd", lr=0.001),
+            *(blobs, tmp_path / choice),
+            network=nn.Sequential(*list(model())[:-2], model()[-1]),  # dropout draws otherwise
+        )
+        for choice in ("never", "always")
+    ]
+    for one, other in zip(*(outcome.history for outcome in outcomes), strict=True):
+        assert one.train_loss == pytest.approx(other.train_loss, abs=1e-5)
+        assert one.val_loss == pytest.approx(other.val_loss, abs=1e-5)

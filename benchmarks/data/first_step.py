@@ -8,7 +8,7 @@ import sys
 import time
 from typing import Any
 
-from minet.training import Trainer
+from minet.engine import Engine
 from stages import train
 
 
@@ -16,14 +16,14 @@ def main() -> None:
     """Train one step."""
     # where a run keeps its state: not in the tree that is measured
     os.environ["DVC_ROOT"] = os.path.dirname(sys.argv[sys.argv.index("--weights") + 1])  # noqa: PTH120
-    step = Trainer.train_step
+    step = Engine.step
 
-    def first(*arguments: Any) -> None:
-        step(*arguments)
+    def first(*arguments: Any, **named: Any) -> None:
+        step(*arguments, **named)
         print(f"first step ended at {time.time()!r}", flush=True)
         os._exit(0)  # nothing is written: no weights, no state to resume from
 
-    setattr(Trainer, "train_step", first)  # noqa: B010 - mypy forbids the assignment
+    setattr(Engine, "step", first)  # noqa: B010 - mypy forbids the assignment
     train.main()
 
 

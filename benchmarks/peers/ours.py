@@ -39,8 +39,7 @@ def _loading(storage: Storage, cache: Cache) -> Contestant:
     def begin(job: Job) -> Opened:
         keep_freed_memory()  # as `stages.train` does
         (loader,) = open_loaders(
-            [job.path(f"{storage}.beton")],
-            batch_size=job.batch_size,
+            [(job.path(f"{storage}.beton"), job.batch_size)],
             workers=job.threads,
             cache=cache,
             device=torch.device("cpu"),

@@ -31,11 +31,15 @@ _AT_ONCE = 16  # JPEGs that a thread takes at a time
 class BetonLoader:
     """Batches of one beton, which is held against its sidecar (`<split>.json` beside it)."""
 
-    def __init__(self, path: Path, *, batch_size: int, workers: int) -> None:
+    def __init__(
+        self, path: Path, *, batch_size: int, workers: int, page_locked: bool = False
+    ) -> None:
         """Open a beton for batches of `batch_size` images, streamed by `workers` threads.
 
-        InputError if it is not the file that was written.
+        They come in page-locked memory if asked, out of which a GPU takes them without a wait.
+        InputError if the beton is not the file that was written.
         """
+        self._page_locked = page_locked
         self._records = Records(path)
         self._workers = workers
         self.record: dict[str, Any] = self._records.sidecar
@@ -113,13 +117,29 @@ class BetonLoader:
         lock for each image lose more time than they copy.
         """
         if self._gather is not None:
-            return pool.submit(self._gather, indices).result
+            return pool.submit(self._gathered, self._gather, indices).result
         return self._begin_reading(pool, indices)
+
+    def _gathered(self, gather: Callable[[IndexArray], Pixels], indices: IndexArray) -> Pixels:
+        images = gather(indices)
+        if not self._page_locked:
+            return images
+        locked = self._memory(len(indices))
+        np.copyto(locked, images)
+        return locked
+
+    def _memory(self, images: int) -> Pixels:
+        """Give room for images; page-locked memory is used again when a GPU has read it."""
+        side_px = self._records.layout.side_px
+        shape = (images, side_px, side_px, 3)
+        if not self._page_locked:
+            return np.empty(shape, np.uint8)
+        room: Pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=True).numpy()
+        return room
 
     def _begin_reading(self, pool: ThreadPoolExecutor, places: IndexArray) -> Callable[[], Pixels]:
         """Have images read one by one, some by each thread."""
-        side_px = self._records.layout.side_px
-        images = np.empty((len(places), side_px, side_px, 3), np.uint8)
+        images = self._memory(len(places))
         size = self._at_once()
         parts = [slice(first, first + size) for first in range(0, len(places), size)]
         begun = [pool.submit(self._records.read, places[part], images[part]) for part in parts]
@@ -138,17 +158,28 @@ class BetonLoader:
 
 
 def open_loaders(
-    paths: Iterable[Path], *, batch_size: int, workers: int, cache: Cache, device: torch.device
+    betons: Iterable[tuple[Path, int]],
+    *,
+    workers: int,
+    cache: Cache,
+    device: torch.device,
+    neighbours: int = 1,
 ) -> list[BetonLoader]:
-    """Open the betons of several splits, all to be resident on a device or all to be streamed.
+    """Open the betons of several splits, each with the size of its batches.
 
-    With `cache` auto they are resident if together they take no more than RESIDENT_SHARE of what is
-    free. InputError if they are to be resident and do not fit.
+    All are to be resident on a device, or all to be streamed. With `cache` auto they are resident
+    if together they take no more than RESIDENT_SHARE of what is free, of which `neighbours`
+    processes on this machine take as much each where there is no GPU. InputError if they are to be
+    resident and do not fit.
     """
-    loaders = [BetonLoader(path, batch_size=batch_size, workers=workers) for path in paths]
+    loaders = [
+        BetonLoader(path, batch_size=batch_size, workers=workers, page_locked=device.type == "cuda")
+        for path, batch_size in betons
+    ]
     if cache == "stream":
         return loaders
-    needed, free = sum(loader.pixel_bytes for loader in loaders), free_bytes(device)
+    needed = sum(loader.pixel_bytes for loader in loaders)
+    free = free_bytes(device) // (1 if device.type == "cuda" else neighbours)
     if cache == "resident" and needed > free:
         raise InputError(
             f"data.cache is resident, but the images need {needed / 1e9:.1f} GB and {device} has "

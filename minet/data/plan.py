@@ -4,10 +4,13 @@ A plan is a function of (seed, epoch, image) alone. Batches, workers, ranks and 
 read their slice of it, so none of them can change it.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from minet.batch import EpochPlan, IndexArray, split_order
+from minet.errors import InputError
 from minet.seeding import Stream, generator
 from minet.settings_train import AugmentSettings
 
@@ -35,19 +38,49 @@ def plan_epoch(
         numbers = generator(seed, Stream.CHANNELS, epoch).random((count, 4))
         shuffled = numbers[:, :1] < settings.channel_shuffle
         channels = np.where(shuffled, numbers[:, 1:].argsort(axis=1), np.arange(3))
-    return EpochPlan(order, flips, boxes, degrees, channels)
+    return EpochPlan(order, flips, boxes, degrees, channels, _mixes(count, settings, seed, epoch))
 
 
-def rank_order(order: IndexArray, batch_size: int, rank: int, ranks: int) -> tuple[IndexArray, int]:
-    """Give what one of several processes is to read of an epoch, and the size of its batches.
+@dataclass(frozen=True)
+class Share:
+    """What one of several processes reads of the global batches of `batch_size` images.
 
-    Image i of each global batch belongs to rank i modulo `ranks`; cut into batches of the size
-    given, shares stand side by side as the global batches do, the last one too.
+    Image i of each global batch belongs to rank i modulo `ranks`. `paired` adds to a rank's images
+    the one that follows each in the global batch, the first after the last: what it is mixed with.
     """
-    if batch_size < ranks:
-        raise ValueError(f"a batch of {batch_size} images cannot be shared by {ranks} ranks")
-    shares = [part[rank::ranks] for part in split_order(order, batch_size)]
-    return np.concatenate([order[:0], *shares]), len(range(rank, batch_size, ranks))
+
+    batch_size: int
+    rank: int = 0
+    ranks: int = 1
+    paired: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a batch that leaves a process without images, with InputError."""
+        if self.batch_size < self.ranks:
+            raise InputError(
+                f"train.batch_size is {self.batch_size}; {self.ranks} processes cannot share it"
+            )
+
+    def own(self, images: int) -> int:
+        """Count this rank's images in a global batch of so many; the last one may leave none."""
+        return len(range(self.rank, images, self.ranks))
+
+    @property
+    def size(self) -> int:
+        """Images that this rank reads of a whole batch."""
+        return self.own(self.batch_size) * (2 if self.paired else 1)
+
+    def order(self, order: IndexArray) -> IndexArray:
+        """Give what this rank reads of an epoch.
+
+        Cut into batches of `size`, shares stand side by side as the global batches do, the last one
+        too.
+        """
+        return np.concatenate([order[:0], *map(self._of, split_order(order, self.batch_size))])
+
+    def _of(self, batch: IndexArray) -> IndexArray:
+        own = batch[self.rank :: self.ranks]
+        return np.append(own, np.roll(batch, -1)[self.rank :: self.ranks]) if self.paired else own
 
 
 def _crops(
@@ -75,3 +108,32 @@ def _crops(
     top = np.where(none, spare_y // 2, np.floor(numbers[:, -2] * (spare_y + 1)))
     left = np.where(none, spare_x // 2, np.floor(numbers[:, -1] * (spare_x + 1)))
     return np.stack([top, left, heights, widths], axis=1).astype(np.float32)
+
+
+def _mixes(
+    count: int, settings: AugmentSettings, seed: int, epoch: int
+) -> NDArray[np.float32] | None:
+    """Draw what of each image gives way to another: mixup (1710.09412), cutmix (1905.04899).
+
+    With both on, a coin decides for each image.
+    """
+    if not settings.mixup_alpha and not settings.cutmix_alpha:
+        return None
+    mixup = np.zeros((count, 5), np.float32)
+    mixup[:, 0] = 1
+    cutmix = mixup.copy()
+    if settings.mixup_alpha:
+        rng = generator(seed, Stream.MIXUP, epoch)
+        mixup[:, 0] = rng.beta(settings.mixup_alpha, settings.mixup_alpha, count)
+    if settings.cutmix_alpha:
+        rng = generator(seed, Stream.CUTMIX, epoch)
+        half = np.sqrt(rng.beta(settings.cutmix_alpha, settings.cutmix_alpha, count))[:, None] / 2
+        centres = generator(seed, Stream.CUTMIX_PLACE, epoch).random((count, 2))
+        ends = np.stack([centres - half, centres + half], axis=2)  # (N, 2, 2) axis, low and high
+        cutmix[:, 1:] = ends.clip(0, 1).reshape(count, 4)
+    if not settings.cutmix_alpha:
+        return mixup
+    if not settings.mixup_alpha:
+        return cutmix
+    coins = generator(seed, Stream.MIX_KIND, epoch).random(count) < 0.5
+    return np.where(coins[:, None], mixup, cutmix)
