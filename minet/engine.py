@@ -23,6 +23,8 @@ from minet.optim import build_optimizer
 from minet.settings_train import TrainSettings
 from minet.shared_norm import share_norms
 
+_MOST_SIZES = 256  # of images in a run: 4096 px in steps of 16
+
 
 class Engine:
     """A model and all that a step changes."""
@@ -45,7 +47,7 @@ class Engine:
         self.compiled = compiles(recipe, device)
         self._eager = self._connected()
         # a smaller batch is not worth the time that compiling for its size takes
-        self._compiled = torch.compile(self._eager, dynamic=False) if self.compiled else self._eager
+        self._compiled = _compiled(self._eager) if self.compiled else self._eager
         first = self._parts(recipe.batch_size)[0]
         self._usual = first.stop - first.start  # images of most passes
         self._average = Average(self.model, recipe.ema_decay) if recipe.ema_decay else None
@@ -205,6 +207,15 @@ def compiles(recipe: TrainSettings, device: torch.device) -> bool:
     if recipe.compile == "auto":
         return device.type == "cuda"
     return recipe.compile == "always"
+
+
+def _compiled(model: nn.Module) -> nn.Module:
+    """Compile for each size of images by itself, of which growing images have more than usual."""
+    import torch._dynamo.config as limits  # here: it takes a second
+
+    limits.recompile_limit = max(limits.recompile_limit, _MOST_SIZES)
+    compiled: nn.Module = torch.compile(model, dynamic=False)  # type: ignore[assignment]
+    return compiled
 
 
 def choose_kernels(recipe: TrainSettings, device: torch.device) -> None:

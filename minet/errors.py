@@ -9,6 +9,7 @@ from pathlib import Path
 # how a run ends that was asked to stop and is saved: sysexits' "try again", the shell's Ctrl-C;
 # SIGTERM comes from schedulers and spot machines before the time is up
 EXIT_CODES = {signal.SIGTERM: 75, signal.SIGINT: 130}
+LOST_CODE = 76  # of a process that has lost the others of its run: sysexits' "remote error"
 
 
 class InputError(ValueError):
@@ -41,12 +42,13 @@ class LostError(Exception):
     """Another process of the run is gone, and says or has shown why."""
 
 
-def left_to_launcher(error: InputError) -> bool:
-    """Leave a rank's problems to the launcher, ours or torch's; False if there is none."""
+def left_to_launcher(error: InputError | StoppedError) -> bool:
+    """Leave to the launcher, ours or torch's, how a rank ended; False if there is none."""
     file = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if file is None:
         return False
     extra = {"timestamp": str(int(time.time()))}
-    message = {"message": str(error), "extraInfo": extra, "problems": error.problems}
+    message: dict[str, object] = {"message": str(error), "extraInfo": extra}
+    message["problems"] = error.problems if isinstance(error, InputError) else []
     Path(file).write_text(json.dumps({"message": message}), encoding="utf-8")
     return True

@@ -90,16 +90,19 @@ class _Shared(torch.autograd.Function):
         images, weight, mean, variance, count = ctx.saved_tensors
         row = [1, -1, *[1] * (images.ndim - 2)]
         scale = (variance + ctx.eps).rsqrt()
-        normal = (images - mean.view(row)) * scale.view(row)
+        # float32 whatever the images are: the means to take away are small beside what they are of
+        gradient = gradient.float()
+        normal = (images.float() - mean.view(row)) * scale.view(row)
         of_bias = gradient.sum(ctx.axes, dtype=torch.float32)
         of_weight = (gradient * normal).sum(ctx.axes, dtype=torch.float32)
         sums = torch.stack([of_bias, of_weight])
         dist.all_reduce(sums)
         if ctx.idle:
             return torch.zeros_like(images), of_weight, of_bias, None, None, None
-        means = (sums / count).to(images.dtype)
+        means = (sums / count).float()
         inner = gradient - means[0].view(row) - normal * means[1].view(row)
-        return inner * (weight * scale).view(row), of_weight, of_bias, None, None, None
+        of_images = (inner * (weight * scale).view(row)).to(images.dtype)
+        return of_images, of_weight, of_bias, None, None, None
 
 
 def share_norms(model: nn.Module) -> list[SharedBatchNorm]:

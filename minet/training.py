@@ -53,13 +53,19 @@ def fit(run: Run) -> Outcome:
 def _epoch(run: Run, progress: Progress, votes: Votes) -> None:
     """Train on what is left of an epoch, validate, tell and save."""
     lr = _train_epoch(run, progress, votes)
-    train_loss, hits = _summed(run, progress)
-    loss, accuracy = _validated(run, progress)
+    sums = _summed(run, progress)
+    scores = validate(run.engine, run.val, lambda: bool(run.interrupt.signal))
+    if scores is None:  # the launcher asks all ranks, and rank 0 has the sums of all
+        _store(run, progress, sums)
+        run.store.finish()
+        raise StoppedError(run.interrupt.signal)
+    progress.check_validation(scores[0])
+    losses, hits = sums
     record = EpochRecord(
         progress.epoch,
-        train_loss.double().sum().item() / run.count,
+        losses.double().sum().item() / run.count,
         hits.item() / run.count,
-        *(loss, accuracy, lr),
+        *(*scores, lr),
     )
     with run.engine.scoring():
         progress.end_epoch(record, run.engine.weights())
@@ -95,7 +101,7 @@ def validate(
 ) -> tuple[float, float] | None:
     """Mean cross-entropy in nats (never smoothed) and accuracy over a whole split, of all ranks.
 
-    None if the run was asked to stop meanwhile; several ranks always finish.
+    None if this process was asked to stop meanwhile.
     """
     team, device = engine.team, engine.device
     loss = torch.zeros((), dtype=torch.float64, device=device)
@@ -103,7 +109,7 @@ def validate(
     order = whole_order(source.count)[team.rank :: team.ranks]
     with engine.scoring():
         for batch in on_device(source.batches(order), device):
-            if asked_to_stop() and team.ranks == 1:
+            if asked_to_stop():
                 return None
             logits = engine.predict(batch.images)
             labels = batch.labels.to(device)
@@ -177,17 +183,6 @@ def _with_idle(batches: Iterable[Batch], run: Run, progress: Progress) -> Iterat
         yield Batch(images, torch.zeros(0, dtype=torch.int64), whole_order(0))
 
 
-def _validated(run: Run, progress: Progress) -> tuple[float, float]:
-    """Validate; a run that is asked to stop meanwhile is saved as it was before."""
-    scores = validate(run.engine, run.val, lambda: bool(run.interrupt.signal))
-    if scores is None:
-        _save(run, progress)
-        run.store.finish()
-        raise StoppedError(run.interrupt.signal)
-    progress.check_validation(scores[0])
-    return scores
-
-
 def _wish(run: Run) -> int:
     if run.interrupt.signal:
         return _STOP + run.interrupt.signal
@@ -195,10 +190,14 @@ def _wish(run: Run) -> int:
 
 
 def _save(run: Run, progress: Progress) -> None:
-    """Save the state of all ranks, if no loss says that it is spoilt."""
-    losses, hits = _summed(run, progress)
+    """Save the state of all ranks, which meet for it, if no loss says that it is spoilt."""
+    _store(run, progress, _summed(run, progress))
+
+
+def _store(run: Run, progress: Progress, sums: tuple[Tensor, Tensor]) -> None:
+    """Save the state with the losses and the hits of all ranks."""
     if run.engine.team.leads:
-        books = progress.state() | {"losses": losses, "hits": hits}
+        books = progress.state() | {"losses": sums[0], "hits": sums[1]}
         run.store.save({"engine": run.engine.state(), "progress": books})
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -40,11 +41,15 @@ def to_dvclive(folder: Path) -> Told:
     """Write each epoch's scalars as DVCLive does, below a folder; the pipeline is left alone."""
     from dvclive import Live
 
-    live = Live(str(folder), save_dvc_exp=False, dvcyaml=None, report=None, monitor_system=False)
-    told = 0  # epochs; DVCLive has emptied the folder, so a run that goes on tells all of them anew
+    lives: list[Live] = []
+    told = 0  # epochs; DVCLive empties the folder, so a run that goes on tells all of them anew
 
     def tell(history: Sequence[EpochRecord], _: nn.Module) -> None:
         nonlocal told
+        if not lives:  # here: another process may hold the run, and its figures must stay
+            quiet: dict[str, Any] = {"save_dvc_exp": False, "dvcyaml": None, "report": None}
+            lives.append(Live(str(folder), resume=False, monitor_system=False, **quiet))
+        (live,) = lives
         for record in history[told:]:
             values = asdict(record)
             live.step = values.pop("epoch")

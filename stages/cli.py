@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from minet.errors import InputError, LostError, StoppedError, left_to_launcher
+from minet.errors import LOST_CODE, InputError, LostError, StoppedError, left_to_launcher
 
 Item = TypeVar("Item")
 
@@ -36,28 +36,34 @@ def run(main: Callable[[], None]) -> None:
         print("stopped; `dvc repro` goes on", file=sys.stderr, flush=True)
         sys.exit(130)
     except StoppedError as error:
-        print(f"{error}; `dvc repro` goes on from there", file=sys.stderr, flush=True)
+        left_to_launcher(error)
+        if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
+            print(f"{error}; `dvc repro` goes on from there", file=sys.stderr, flush=True)
         sys.exit(error.exit_code)
     except LostError as error:
         print(error, file=sys.stderr, flush=True)
-        sys.exit(1)
+        sys.exit(LOST_CODE)
     except InputError as error:
         if not left_to_launcher(error):
             print("error:", "\n  ".join(error.problems), file=sys.stderr, flush=True)
         sys.exit(1)
 
 
-def workers() -> int:
-    """Give the threads to read images with: MINET_WORKERS, or all cores of this process.
+def cores() -> int:
+    """Give the cores that this process may use; affinity and container limits count."""
+    from joblib import cpu_count  # here: not every stage has work for threads
 
-    Affinity and container limits count. The number changes no byte of any result, which is why it
-    is no setting.
+    return int(cpu_count())
+
+
+def workers() -> int:
+    """Give the threads to read images with: MINET_WORKERS, or as many as there are cores.
+
+    The number changes no byte of any result, which is why it is no setting.
     """
     asked = os.environ.get("MINET_WORKERS")
     if asked is None:
-        from joblib import cpu_count  # here: not every stage has work for threads
-
-        return int(cpu_count())
+        return cores()
     if not asked.isdecimal() or int(asked) < 1:
         raise InputError(f"MINET_WORKERS is {asked!r}; must be a whole number from 1")
     return int(asked)

@@ -36,7 +36,7 @@ from minet.settings import read_settings
 from minet.settings_train import IMAGENET, RunSettings, TrainSettings, mixes
 from minet.training import fit
 from minet.watching import to_dvclive, to_tensorboard
-from stages.cli import parse_paths, run, watched, workers
+from stages.cli import cores, parse_paths, run, watched, workers
 
 _COLUMNS = tuple(field.name for field in fields(EpochRecord))
 _VALIDATION = 4  # times as many images as a training batch take less memory without gradients
@@ -55,8 +55,7 @@ def main() -> None:
     if processes > 1 and not launched():
         from minet.launch import launch
 
-        launch("stages.train", sys.argv[1:], processes, max(1, workers() // processes))
-        return
+        sys.exit(launch("stages.train", sys.argv[1:], processes, max(1, cores() // processes)))
     keep_freed_memory()
     device = own_device()
     choose_kernels(settings.train, device)

@@ -245,3 +245,12 @@ def _head(repository: Path) -> str:
     """Give what all branches, experiments and stashes of a repository stand for."""
     command = ["git", "-C", str(repository), "for-each-ref"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_a_run_that_tells_nothing_leaves_the_figures_of_another_alone(tmp_path: Path) -> None:
+    """A second process of the same settings is refused before its first epoch."""
+    _tell(to_dvclive(tmp_path / "live"), range(3))
+    before = {file: file.read_bytes() for file in (tmp_path / "live").rglob("*") if file.is_file()}
+    to_dvclive(tmp_path / "live")
+    after = {file: file.read_bytes() for file in (tmp_path / "live").rglob("*") if file.is_file()}
+    assert after == before

@@ -29,7 +29,7 @@ CLASSES = 4
 COUNTS = {"train": 149, "val": 37}  # with batches of 12, a last one of 5
 
 
-def make_data(folder: Path) -> None:
+def make_data(folder: Path, storage: str = "raw") -> None:
     """Write betons of small images whose class is their colour, and what else training reads."""
     rng = np.random.default_rng(0)
     for split, count in COUNTS.items():
@@ -42,8 +42,8 @@ def make_data(folder: Path) -> None:
             Image.fromarray(pixels).save(file)
             known = digest(file.read_bytes()).hex()
             rows.append({"path": file.name, "label": str(label), "xxh3": known})
-        storage = {"resize_px": SIDE_PX, "crop_px": SIDE_PX, "storage": "raw", "jpeg_quality": 90}
-        run = BetonRunSettings(root=str(folder), **storage)
+        form = {"resize_px": SIDE_PX, "crop_px": SIDE_PX, "jpeg_quality": 90}
+        run = BetonRunSettings.model_validate(form | {"root": str(folder), "storage": storage})
         path = folder / f"{split}.beton"
         record = write_beton(path, rows, run, workers=1, progress=lambda items, _: items)
         write_json(path.with_suffix(".json"), record)
@@ -91,11 +91,14 @@ class TinyRun:
         return ["-m", "stages.train", *(f"--{name}={path}" for name, path in paths.items())]
 
     def start(self, *launcher: str, **environment: str) -> subprocess.Popen[str]:
-        """Start it in a process group of its own, by Python or by a launcher; both streams kept."""
+        """Start it in a process group of its own, by Python or by a launcher; both streams kept.
+
+        One thread each: two that wait for each other crawl when a third process takes a core.
+        """
         return subprocess.Popen(
             [*(launcher or (sys.executable,)), *self.command()],
             cwd=ROOT,
-            env={**os.environ, "DVC_ROOT": str(self.out), **environment},
+            env={**os.environ, "OMP_NUM_THREADS": "1", "DVC_ROOT": str(self.out), **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
