@@ -5,6 +5,7 @@ Tensors are added on the training device; wishes and states go over a group of t
 CPU, so that no step waits for them.
 """
 
+import atexit
 import ctypes
 import os
 import signal
@@ -18,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from minet.errors import InputError, LostError
+from minet.errors import InputError, LostError, StoppedError
 
 _SET_PARENT_DEATH_SIGNAL = 1  # of Linux' prctl.h
 _LONGEST_WAIT = timedelta(minutes=30)  # for the slowest rank: reading, compiling, validating
@@ -90,7 +91,7 @@ class Votes:
 
 def launched() -> bool:
     """Whether a launcher has started this process as one of several."""
-    return "RANK" in os.environ
+    return {"RANK", "LOCAL_RANK", "WORLD_SIZE"} <= os.environ.keys()
 
 
 @contextmanager
@@ -107,16 +108,24 @@ def joined(device: torch.device) -> Iterator[Team]:
     rank, ranks, local_rank, local_ranks = (int(os.environ[name]) for name in names)
     backend = "nccl" if device.type == "cuda" else "gloo"
     place = device if device.type == "cuda" else None
-    dist.init_process_group(backend, timeout=_LONGEST_WAIT, device_id=place)
+    together = backend == "gloo"  # NCCL waits for all ranks to leave
     try:
+        dist.init_process_group(backend, timeout=_LONGEST_WAIT, device_id=place)
         control = dist.new_group(backend="gloo", timeout=_LONGEST_WAIT)
         yield Team(rank, ranks, local_rank, local_ranks, control)
+        together = True
+    except StoppedError:
+        together = True
+        raise
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "gloo" in str(error):
             raise LostError(f"rank {rank} has lost the other processes of the run") from error
         raise
     finally:
-        dist.destroy_process_group()
+        if not together:  # the others may never leave; what is to be said is said by the exit
+            atexit.register(os._exit, 1)
+        elif dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def own_device() -> torch.device:

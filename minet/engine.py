@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from inspect import signature
 from itertools import pairwise
+from statistics import mode
 from typing import Any
 
 import torch
@@ -48,8 +49,8 @@ class Engine:
         self._eager = self._connected()
         # a smaller batch is not worth the time that compiling for its size takes
         self._compiled = _compiled(self._eager) if self.compiled else self._eager
-        first = self._parts(recipe.batch_size)[0]
-        self._usual = first.stop - first.start  # images of most passes
+        # images of most passes
+        self._usual = mode(part.stop - part.start for part in self._parts(recipe.batch_size))
         self._average = Average(self.model, recipe.ema_decay) if recipe.ema_decay else None
 
     def step(

@@ -16,6 +16,8 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from minet.errors import EXIT_CODES, LOST_CODE, InputError, StoppedError
 from minet.results import read_json
 
+_LONGEST_STOP_S = 60  # for the step under way and the save, before what is left is killed
+
 
 def launch(module: str, arguments: Sequence[str], processes: int, threads: int) -> int:
     """Run `python -m module arguments` as so many processes, each with its rank in its environment.
@@ -36,6 +38,7 @@ def launch(module: str, arguments: Sequence[str], processes: int, threads: int) 
             rdzv_endpoint="localhost:0",
             local_addr="localhost",
             max_restarts=0,
+            shutdown_timeout=_LONGEST_STOP_S,
             logs_specs=DefaultLogsSpecs(log_dir=folder),
         )
         try:

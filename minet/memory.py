@@ -9,7 +9,13 @@ from minet.errors import InputError
 from minet.settings_train import TrainSettings
 
 # how the allocators of a CPU say that there is none left
-_WORDS = ("can't allocate memory", "not enough memory", "std::bad_alloc")
+_WORDS = (
+    "can't allocate memory",
+    "not enough memory",
+    "std::bad_alloc",
+    "CUDA error: out of memory",
+    "STATUS_ALLOC_FAILED",
+)
 
 
 @contextmanager

@@ -59,5 +59,5 @@ def speed_record(outcome: Outcome, run: Run, store: ResumeStore) -> dict[str, An
         "epoch_s_median": seconds,
         "epoch_s_first": outcome.seconds[0],
         "train_images_per_s": run.count / seconds,
-        "save_share": store.copying_s / sum(outcome.seconds),
+        "save_share": store.share,
     }

@@ -28,7 +28,7 @@ def fingerprint(*parts: object) -> str:
     parts name the builder, and a new line in the table must not cost anyone's unfinished run.
     """
     root = Path(__file__).resolve().parent.parent
-    versions = [torch.__version__, version("torchvision")]
+    versions = [torch.__version__, version("torchvision"), version("numpy")]
     digest = hashlib.sha256(json.dumps([*parts, versions], sort_keys=True).encode())
     for file in sorted(_loaded_files(root)):
         digest.update(f"{file.relative_to(root)}\0".encode() + file.read_bytes())
@@ -50,6 +50,7 @@ class ResumeStore:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="save")
         self._writing: Future[None] | None = None
         self.copying_s = 0.0  # time that the training thread has spent on saves
+        self._began = time.monotonic()
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -60,14 +61,14 @@ class ResumeStore:
         self._folder.mkdir(parents=True, exist_ok=True)
         lock, holder = FileLock(self._folder / "lock"), self._folder / "pid"
         try:
-            lock.acquire(timeout=0)
+            held = lock.acquire(timeout=0)
         except Timeout as error:
             pid = holder.read_text() if holder.exists() else "unknown"
             raise InputError(
                 f"process {pid} is training the same settings on the same data ({self._folder}); "
                 "wait for it or end it"
             ) from error
-        with lock:
+        with held:
             holder.write_text(str(os.getpid()))
             try:
                 yield
@@ -97,6 +98,11 @@ class ResumeStore:
         self._writing = self._writer.submit(self._write, _copied(state))
         self._saved_at = time.monotonic()
         self.copying_s += self._saved_at - began
+
+    @property
+    def share(self) -> float:
+        """Give the share of this process's time since its start that saves took of training."""
+        return self.copying_s / (time.monotonic() - self._began)
 
     def finish(self) -> None:
         """Wait until what was saved is on the disk; InputError if it could not be written."""

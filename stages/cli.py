@@ -1,6 +1,7 @@
 """What all stages share: paths as arguments, errors without a traceback, progress bars."""
 
 import argparse
+import errno
 import os
 import sys
 import time
@@ -8,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from tqdm import tqdm
 
@@ -17,6 +18,7 @@ from minet.errors import LOST_CODE, InputError, LostError, StoppedError, left_to
 Item = TypeVar("Item")
 
 _LINE_EVERY_S = 30.0
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def parse_paths(description: str | None, *names: str) -> argparse.Namespace:
@@ -33,20 +35,26 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except KeyboardInterrupt:
-        print("stopped; `dvc repro` goes on", file=sys.stderr, flush=True)
-        sys.exit(130)
+        _end("stopped; `dvc repro` goes on", 130)
     except StoppedError as error:
         left_to_launcher(error)
-        if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
-            print(f"{error}; `dvc repro` goes on from there", file=sys.stderr, flush=True)
-        sys.exit(error.exit_code)
+        of_several = os.environ.get("RANK", "0") != "0"  # of which the first speaks
+        _end("" if of_several else f"{error}; `dvc repro` goes on from there", error.exit_code)
     except LostError as error:
-        print(error, file=sys.stderr, flush=True)
-        sys.exit(LOST_CODE)
+        _end(str(error), LOST_CODE)
     except InputError as error:
-        if not left_to_launcher(error):
-            print("error:", "\n  ".join(error.problems), file=sys.stderr, flush=True)
-        sys.exit(1)
+        told = left_to_launcher(error)
+        _end("" if told else "error: " + "\n  ".join(error.problems), 1)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        _end(f"error: {error.filename or 'writing'}: {error.strerror}", 1)
+
+
+def _end(said: str, code: int) -> NoReturn:
+    if said:
+        print(said, file=sys.stderr, flush=True)
+    sys.exit(code)
 
 
 def cores() -> int:

@@ -39,7 +39,7 @@ from minet.watching import to_dvclive, to_tensorboard
 from stages.cli import cores, parse_paths, run, watched, workers
 
 _COLUMNS = tuple(field.name for field in fields(EpochRecord))
-_VALIDATION = 4  # times as many images as a training batch take less memory without gradients
+_VALIDATION = 4  # times as many images as are trained on at once take less memory without gradients
 _SILENT = Watcher(lambda batches, *_: batches, lambda _: None, lambda *_: None)
 
 
@@ -71,8 +71,9 @@ def _train(
     share = Share(
         recipe.batch_size, team.rank, team.ranks, paired=team.ranks > 1 and mixes(recipe.augment)
     )
+    at_once = -(-share.own(recipe.batch_size) // recipe.accumulate)
     train, val = open_loaders(
-        [(args.train, share.size), (args.val, _VALIDATION * share.own(recipe.batch_size))],
+        [(args.train, share.size), (args.val, _VALIDATION * at_once)],
         workers=max(1, workers() // team.local_ranks),
         cache=settings.cache,
         device=device,

@@ -118,8 +118,9 @@ def test_a_killed_rank_ends_the_run_with_its_name_and_others_take_it_up(
     assert "resumed at epoch" in said
 
 
-def test_a_run_stopped_with_three_processes_goes_on_with_one_as_if_it_had_been_one(
-    tiny: Callable[..., TinyRun],
+@pytest.mark.parametrize("others", [1, 2])
+def test_a_run_stopped_with_three_processes_goes_on_with_fewer_as_if_it_had_been_one(
+    tiny: Callable[..., TinyRun], others: int
 ) -> None:
     many = {"epochs": 30, "save_every_s": 1000.0}
     run = tiny("r", processes=3, **many)
@@ -129,7 +130,7 @@ def test_a_run_stopped_with_three_processes_goes_on_with_one_as_if_it_had_been_o
         said, _ = process.communicate(timeout=90)
     assert process.returncode == 75, said
     assert said.count("stopped by SIGTERM and saved; `dvc repro` goes on from there") == 1
-    run.settings["train"]["processes"] = 1
+    run.settings["train"]["processes"] = others
     said = run.finish()
     assert "resumed at epoch" in said
     alone = tiny("alone", **many)
