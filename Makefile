@@ -47,7 +47,7 @@ repro: $(VENV)/.ready ## run the pipeline: images to metrics and plots
 test: $(VENV)/.ready lint ## lint, types and tests: some minutes
 	@pytest
 
-test-slow: $(VENV)/.ready ## the pipeline with every model of the table, and the wheel: ten minutes
+test-slow: $(VENV)/.ready ## the pipeline with every model of the table, and the wheel: some minutes
 	@pytest -m slow
 
 lint: $(VENV)/.ready ## format, lint and types
