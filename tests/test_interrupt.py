@@ -238,11 +238,11 @@ def test_torchs_launcher_can_hand_on_what_a_process_has_left(
 
 
 def test_our_launcher_tells_each_problem_with_the_rank_that_had_it(error_file: Path) -> None:
-    from minet.launch import _tell
+    from minet.launch import _told
 
     failure = ProcessFailure(1, 4711, 1, str(error_file))
     with pytest.raises(InputError) as told:
-        _tell([failure], 2)
+        _told([failure], 2)
     assert told.value.problems == (
         "rank 1 of 2 (process 4711): train.lr is ü; too high",
         "rank 1 of 2 (process 4711): seed is -1; too low",
