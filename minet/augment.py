@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own idiom
 
 from minet.batch import EpochPlan, IndexArray
+from minet.channels import mask, planes_given
 
 # Means and deviations of ImageNet-1k's training images, as torchvision's pretrained models use them
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -19,25 +20,42 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class InputForm:
-    """What a model was trained to see: the side of its input and the normalisation."""
+    """What a model was trained to see: the side of its input, the planes, the normalisation."""
 
     input_px: int
     mean: tuple[float, float, float]  # of pixels from 0 to 1
     std: tuple[float, float, float]
+    channels: str = "RGB"  # as in `minet.channels`
+    protocol: str = "zero"
+    wrap_pixels: bool = False
 
     def on(self, device: torch.device) -> "PlacedForm":
-        """Bring the statistics to a device, once for all batches: each copy there is a wait."""
-        mean, std = (torch.tensor(value, device=device) for value in (self.mean, self.std))
-        return PlacedForm(self.input_px, mean, std)
+        """Bring what is needed to a device, once for all batches: each copy there is a wait."""
+        given = planes_given(self.channels, self.protocol)
+        mean, std = (
+            torch.tensor([value[plane] for plane in given], device=device)
+            for value in (self.mean, self.std)
+        )
+        kept = planes = None
+        if self.channels != "RGB" and self.protocol == "zero":
+            kept = mask(mean, self.channels)
+        elif self.channels != "RGB":
+            planes = torch.tensor(given, device=device)
+        squashed = self.protocol == "sigmoid"
+        return PlacedForm(self.input_px, mean, std, kept, planes, squashed, self.wrap_pixels)
 
 
 @dataclass(frozen=True)
 class PlacedForm:
-    """An `InputForm` whose statistics, (C,), lie on a device."""
+    """An `InputForm` on a device; statistics are (C,) for the C planes that the model is given."""
 
     input_px: int
     mean: Tensor
     std: Tensor
+    kept: Tensor | None = None  # (3, 1, 1) 0 for planes that are to be black
+    planes: Tensor | None = None  # (C,) int64, which planes are taken
+    squashed: bool = False
+    wrapped: bool = False
 
     def resized(self, side_px: int) -> Self:
         """Give the form of images of another side."""
@@ -53,11 +71,12 @@ class Draws:
     degrees: Tensor | None = None  # (N,) float
     channels: Tensor | None = None  # (N, 3) int64
     mixes: Tensor | None = None  # (N, 5) float, as in the plan
+    kept: Tensor | None = None  # (N, 3) bool
 
     @classmethod
     def of(cls, plan: EpochPlan, indices: IndexArray, device: torch.device) -> Self:
         """Take the rows of a plan that belong to images, say to all of an epoch in their order."""
-        draws = (plan.flips, plan.boxes, plan.degrees, plan.channels, plan.mixes)
+        draws = (plan.flips, plan.boxes, plan.degrees, plan.channels, plan.mixes, plan.kept)
         return cls(
             *(
                 None if draw is None else torch.from_numpy(draw[indices]).to(device)
@@ -67,28 +86,42 @@ class Draws:
 
     def part(self, first: int, images: int) -> Self:
         """Take the rows of a batch, which lie together."""
-        rows = (self.flips, self.boxes, self.degrees, self.channels, self.mixes)
+        rows = (self.flips, self.boxes, self.degrees, self.channels, self.mixes, self.kept)
         return type(self)(*(None if row is None else row[first : first + images] for row in rows))
 
 
 def to_input(images: Tensor, form: PlacedForm, draws: Draws | None = None) -> Tensor:
     """Bring stored images to a model's input, augmented if draws are given.
 
-    (N, C, S, S) uint8 to float (N, C, input, input), normalised, channels-last in memory. Mixing is
-    not part of it (`minet.mixing`).
+    (N, 3, S, S) uint8 to float (N, C, input, input), normalised, channels-last in memory; C is the
+    number of planes that the form gives. Mixing is not part of it (`minet.mixing`).
     """
-    pixels = augment(images.float(), draws or Draws(), form.input_px)
-    return normalize(pixels, form.mean, form.std)
+    pixels = augment(_given(images, form), draws or Draws(), form.input_px)
+    inputs = normalize(pixels, form.mean, form.std)
+    return wrap(inputs) if form.wrapped else inputs
+
+
+def _given(images: Tensor, form: PlacedForm) -> Tensor:
+    """Take the planes of a form, some black: uint8 (N, 3, S, S) to float (N, C, S, S)."""
+    if form.planes is not None:
+        images = images.index_select(1, form.planes)
+    pixels = images.float()
+    if form.kept is not None:
+        pixels = pixels * form.kept
+    # report 003 squashed bytes as they were: 0 becomes a half, all above 5 nearly 1
+    return pixels.sigmoid() * 255 if form.squashed else pixels
 
 
 def augment(pixels: Tensor, draws: Draws, out_px: int) -> Tensor:
-    """Rotate, crop, flip, resize, shuffle planes: float (N, C, S, S) to (N, C, out, out)."""
+    """Rotate, crop, flip, resize, shuffle and drop planes: (N, C, S, S) to (N, C, out, out)."""
     if draws.degrees is not None:
         pixels = rotate(pixels, draws.degrees)
     if draws.boxes is not None or draws.flips is not None or pixels.shape[-1] != out_px:
         pixels = resample(pixels, draws.boxes, draws.flips, out_px)
     if draws.channels is not None:
         pixels = shuffle_channels(pixels, draws.channels)
+    if draws.kept is not None:
+        pixels = pixels * draws.kept[:, :, None, None]
     return pixels
 
 
@@ -133,6 +166,16 @@ def normalize(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     shift = (mean * 255)[:, None, None]
     scale = (1 / (std * 255))[:, None, None]
     return ((pixels - shift) * scale).contiguous(memory_format=torch.channels_last)
+
+
+def wrap(inputs: Tensor) -> Tensor:
+    """Turn normalised values into bytes that wrap around, as report 003 did by mistake.
+
+    It gave floats to torchvision's ToDtype(uint8, scale=True), which is made for values from 0 to
+    1: what lies outside starts again from the other end, so that dark pixels come out bright. The
+    network then saw floats from 0 to 255.
+    """
+    return torch.remainder(torch.trunc(inputs * 255.999), 256)
 
 
 def _whole(pixels: Tensor) -> Tensor:

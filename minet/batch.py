@@ -54,6 +54,7 @@ class EpochPlan:
     # (N, 5) share of the image that stays outside a patch, and the patch that gives way whole: top,
     # bottom, left, right as shares of the side; the rest is the next image's of the batch
     mixes: NDArray[np.float32] | None = None
+    kept: NDArray[np.bool_] | None = None  # (N, 3) planes that are not dropped
 
 
 def whole_order(count: int) -> IndexArray:

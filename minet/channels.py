@@ -1,20 +1,35 @@
-"""Channel sets: which of the planes red, green and blue a model is given."""
+"""Channel sets: which of the planes red, green and blue a model is given, and in what way."""
+
+from typing import Literal, get_args
 
 from torch import Tensor
 
-CHANNEL_SETS = {
-    "RGB": (0, 1, 2),
-    "RG": (0, 1),
-    "GB": (1, 2),
-    "RB": (0, 2),
-    "R": (0,),
-    "G": (1,),
-    "B": (2,),
-}
+ChannelSet = Literal["RGB", "RG", "GB", "RB", "R", "G", "B"]
+# what becomes of the planes that are not in the set: black (three planes come), left out, or left
+# out with the others squashed by a sigmoid of 0..255 (report 003)
+Protocol = Literal["zero", "slice", "sigmoid"]
+
+CHANNEL_SETS = {name: tuple(map("RGB".index, name)) for name in get_args(ChannelSet)}
 
 
-def zero_absent(images: Tensor, channel_set: str) -> Tensor:
-    """Set the planes that are not in the set to 0 (black), before normalisation: (N, 3, H, W)."""
-    mask = images.new_zeros(3)
-    mask[list(CHANNEL_SETS[channel_set])] = 1
-    return images * mask[:, None, None]
+def planes_given(channels: str, protocol: str) -> tuple[int, ...]:
+    """Give the planes of a stored image that a model is given, black ones among them."""
+    return CHANNEL_SETS["RGB" if protocol == "zero" else channels]
+
+
+def tested_sets(channels: str, protocol: str, absent: str) -> dict[str, str]:
+    """Give the channel sets that a model can be tested on, each with what becomes of the others.
+
+    A model of left-out planes knows its own set alone; from any other, planes are taken away as
+    `absent` says.
+    """
+    if protocol == "sigmoid" or (protocol == "slice" and channels != "RGB"):
+        return {channels: protocol}
+    return dict.fromkeys(CHANNEL_SETS, "zero" if channels != "RGB" else absent)
+
+
+def mask(images: Tensor, channel_set: str) -> Tensor:
+    """Give 1 for each plane of a set and 0 for the others, (3, 1, 1), on the images' device."""
+    kept = images.new_zeros(3)
+    kept[list(CHANNEL_SETS[channel_set])] = 1
+    return kept[:, None, None]

@@ -41,6 +41,7 @@ class Engine:
         """Put the model on the device, compiled if the recipe asks; weights are as given."""
         self.recipe, self.device, self.team = recipe, device, team or Team()
         self.input_px, self.form = form.input_px, form.on(device)
+        self.planes = len(self.form.mean)
         self.model: nn.Module = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._norms = share_norms(self.model) if self.team.ranks > 1 else []
         self.optimizer = build_optimizer(self.model, recipe)
@@ -83,10 +84,10 @@ class Engine:
             self._average.follow()
         return loss, hits
 
-    def predict(self, images: Tensor) -> Tensor:
+    def predict(self, images: Tensor, draws: Draws | None = None) -> Tensor:
         """Give the logits (N, K) of stored images, in float32, without changing anything."""
         with self._precise():
-            logits: Tensor = self.model(to_input(images, self.form))
+            logits: Tensor = self.model(to_input(images, self.form, draws))
         return logits.float()
 
     @contextmanager
@@ -132,7 +133,8 @@ class Engine:
         """Bring a batch to inputs and labels; mixed, with labels (2, N) and shares (N,)."""
         images, labels = batch.images.to(self.device), batch.labels.to(self.device)
         if not len(labels):
-            return images.new_zeros((0, 3, side_px, side_px), dtype=torch.float32), labels, None
+            shape = (0, self.planes, side_px, side_px)
+            return images.new_zeros(shape, dtype=torch.float32), labels, None
         inputs = to_input(images, self.form.resized(side_px), draws)
         if draws.mixes is None:
             return inputs, labels, None

@@ -1,16 +1,16 @@
 """Scoring a trained model: every channel set in one pass over the test split."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from minet.augment import InputForm, to_input
-from minet.batch import Batch, Source, whole_order
-from minet.channels import CHANNEL_SETS, zero_absent
+from minet.augment import Draws, InputForm, to_input
+from minet.batch import Batch, EpochPlan, Source, whole_order
+from minet.channels import tested_sets
 from minet.scores import Labels, Probabilities, worst_mistakes
 
 
@@ -20,8 +20,17 @@ class Predictions:
 
     labels: Labels  # (N,)
     probabilities: dict[str, Probabilities]  # channel set -> (N, K)
-    mistakes: NDArray[np.int64]  # (M,) places of the worst mistakes on RGB, the worst first
+    own: Probabilities  # (N, K) of the channel set that the model was trained on
+    mistakes: NDArray[np.int64]  # (M,) places of the worst mistakes on that, the worst first
     pictures: NDArray[np.uint8]  # (M, H, W, 3) their pixels as stored
+
+
+def tested_forms(form: InputForm, absent: str) -> dict[str, InputForm]:
+    """Give the channel sets that a model can be tested on, and how each is given to it."""
+    sets = tested_sets(form.channels, form.protocol, absent)
+    return {
+        name: replace(form, channels=name, protocol=protocol) for name, protocol in sets.items()
+    }
 
 
 @torch.inference_mode()
@@ -33,31 +42,36 @@ def predict(
     *,
     mistakes: int,
     flip: bool = False,
+    absent: str = "zero",
+    plan: EpochPlan | None = None,
     progress: Callable[[Iterator[Batch], int], Iterable[Batch]],
 ) -> Predictions:
-    """Run a model over a split once, with each set of `CHANNEL_SETS` in turn on every batch.
+    """Run a model over a split once, with each set of `tested_forms` in turn on every batch.
 
-    `flip` takes the mean with the probabilities of the mirror images.
+    `flip` takes the mean with the probabilities of the mirror images; `plan` says what is done to
+    each image, if anything (`minet.settings_train.scored_augment`).
     """
     model = model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    placed = form.on(device)
+    placed = {name: form.on(device) for name, form in tested_forms(form, absent).items()}
     labels: list[Labels] = []
-    outputs: dict[str, list[Probabilities]] = {name: [] for name in CHANNEL_SETS}
+    outputs: dict[str, list[Probabilities]] = {name: [] for name in placed}
     gallery = _Gallery(mistakes)
     for batch in progress(source.batches(whole_order(source.count)), source.count):
         images = batch.images.to(device)
+        draws = None if plan is None else Draws.of(plan, batch.indices, device)
         for name, found in outputs.items():
-            inputs = to_input(zero_absent(images, name), placed)
+            inputs = to_input(images, placed[name], draws)
             shares = model(inputs).double().softmax(dim=1)
             if flip:
                 shares = (shares + model(inputs.flip(-1)).double().softmax(dim=1)) / 2
             found.append(shares.cpu().numpy())
         labels.append(batch.labels.cpu().numpy())
-        gallery.add(batch, outputs["RGB"][-1])
+        gallery.add(batch, outputs[form.channels][-1])
     all_labels = np.concatenate(labels)
     probabilities = {name: np.concatenate(found) for name, found in outputs.items()}
-    places = worst_mistakes(all_labels, probabilities["RGB"], mistakes)
-    return Predictions(all_labels, probabilities, places, gallery.pictures(places))
+    own = probabilities[form.channels]
+    places = worst_mistakes(all_labels, own, mistakes)
+    return Predictions(all_labels, probabilities, own, places, gallery.pictures(places))
 
 
 class _Gallery:

@@ -60,7 +60,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Run:
-    """The parts of a run, for this process; `plan` gives an epoch's plan from its number."""
+    """The parts of a run, for this process.
+
+    `plan` gives an epoch's plan from its number; `val_plan` one of what is done to the images of
+    validation, or there is none and they stay as they are.
+    """
 
     settings: RunSettings
     engine: Engine
@@ -71,6 +75,7 @@ class Run:
     plan: Callable[[int], EpochPlan]
     store: Store
     watcher: Watcher
+    val_plan: Callable[[int], EpochPlan] | None = None
     interrupt: Interrupt = field(default_factory=lambda: Interrupt(patient=False))
 
     @property

@@ -1,6 +1,7 @@
 """Scores of predictions: with intervals, per class, and the mistakes worth looking at."""
 
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,19 @@ def class_rows(
             zip(names, *values, strict=True)
         )
     ]
+
+
+def submission_rows(
+    paths: Sequence[str], predicted: Labels, names: Sequence[str], ids: str, classes: str
+) -> list[tuple[str, int | str]]:
+    """Give rows of a submission, as Kaggle takes predictions: an image's id and its class.
+
+    `ids` is stem, name or path of the file; `classes` number or name.
+    """
+    known = [PurePosixPath(path) for path in paths]
+    said = [str(path) if ids == "path" else str(getattr(path, ids)) for path in known]
+    labels = [int(label) if classes == "number" else names[label] for label in predicted]
+    return list(zip(said, labels, strict=True))
 
 
 def worst_mistakes(labels: Labels, probabilities: Probabilities, most: int) -> NDArray[np.int64]:

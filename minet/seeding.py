@@ -20,6 +20,9 @@ class Stream(IntEnum):
     CUTMIX = 9
     CUTMIX_PLACE = 10
     MIX_KIND = 11
+    CHANNEL_DROPOUT = 12
+    VALIDATION = 13
+    TEST = 14
 
 
 def generator(seed: int, stream: Stream, *words: int) -> np.random.Generator:

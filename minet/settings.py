@@ -4,7 +4,7 @@ import difflib
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -63,10 +63,13 @@ def choices(wrong: str, allowed: Collection[str]) -> str:
 
 
 def _fields_at(kind: type[BaseModel], place: list[str]) -> list[str]:
-    """Names of the settings in the section at `place`."""
+    """Names of the settings in the section at `place`; sections may stand under names of a user."""
+    found: Any = kind
     for part in place:
-        field = kind.model_fields.get(part)
-        if field is None or not isinstance(field.annotation, type):
-            return []
-        kind = field.annotation
-    return list(kind.model_fields)
+        if get_origin(found) is dict:
+            found = get_args(found)[1]
+        elif isinstance(found, type) and issubclass(found, BaseModel):
+            field = found.model_fields.get(part)
+            found = None if field is None else field.annotation
+    whole = isinstance(found, type) and issubclass(found, BaseModel)
+    return list(found.model_fields) if whole else []

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from minet.channels import ChannelSet, Protocol
 from minet.settings import AtLeastOne, Pixels, Positive, Settings, Share
 from minet.settings_data import Cache
 
@@ -20,6 +21,7 @@ class AugmentSettings(Settings):
     crop_ratio: tuple[Positive, Positive]
     rotation_degrees: Annotated[float, Field(ge=0, le=180)]
     channel_shuffle: Share
+    channel_dropout: Share
     mixup_alpha: NotNegative
     cutmix_alpha: NotNegative
 
@@ -38,12 +40,22 @@ class AugmentSettings(Settings):
         return ratio
 
 
+class CompatSettings(Settings):
+    """What published experiments did by mistake; to find their figures again, for nothing else."""
+
+    wrap_pixels: bool
+    random_test_crop: bool
+    shuffle_validation: Share
+
+
 class TrainSettings(Settings):
     """A recipe; epochs and steps count from 0."""
 
     epochs: AtLeastOne
     batch_size: AtLeastOne
     accumulate: AtLeastOne
+    channels: ChannelSet
+    protocol: Protocol
     input_px: Pixels
     start_px: Annotated[int, Field(ge=0)]
     start_epochs: NotNegative
@@ -70,6 +82,18 @@ class TrainSettings(Settings):
     tensorboard: bool
     dvclive: bool
     augment: AugmentSettings
+    compat: CompatSettings
+
+    @field_validator("augment")
+    @classmethod
+    def _has_three_planes(cls, augment: AugmentSettings, info: ValidationInfo) -> AugmentSettings:
+        channels, protocol = (info.data.get(name) for name in ("channels", "protocol"))
+        if channels == "RGB" or protocol in ("zero", None):
+            return augment
+        for name in ("channel_shuffle", "channel_dropout"):
+            if getattr(augment, name):
+                raise ValueError(f"{name} must be 0 where protocol {protocol} leaves planes out")
+        return augment
 
     @field_validator("accumulate", "processes")
     @classmethod
@@ -108,6 +132,8 @@ _EXTRAS: dict[str, object] = {
     "accumulate": 1,
     "label_smoothing": 0.0,
     "ema_decay": 0.0,
+    "channels": "RGB",
+    "protocol": "zero",
 }
 
 
@@ -120,15 +146,32 @@ def extra_settings(recipe: TrainSettings) -> dict[str, object]:
     """Give what a recipe uses beyond plain training, for its metrics."""
     mixing = {
         name: value
-        for name in ("mixup_alpha", "cutmix_alpha")
+        for name in ("channel_dropout", "mixup_alpha", "cutmix_alpha")
         if (value := getattr(recipe.augment, name))
     }
+    compat = {name: value for name, value in recipe.compat.model_dump().items() if value}
     extras = {
         name: value for name, off in _EXTRAS.items() if (value := getattr(recipe, name)) != off
     }
     if not recipe.start_epochs:  # nothing grows
         extras.pop("start_px", None)
-    return extras | mixing
+    return extras | mixing | ({"compat": compat} if compat else {})
+
+
+def scored_augment(
+    augment: AugmentSettings, compat: CompatSettings, *, shuffle: float
+) -> AugmentSettings | None:
+    """Give what happens to images that are scored; None if nothing, as is right.
+
+    Their planes are shuffled with a probability; only `compat.random_test_crop` has them cropped,
+    turned and mirrored as in training.
+    """
+    if not shuffle and not compat.random_test_crop:
+        return None
+    off = {"channel_dropout": 0.0, "mixup_alpha": 0.0, "cutmix_alpha": 0.0}
+    still = {"flip": 0.0, "crop_scale": (1.0, 1.0), "rotation_degrees": 0.0}
+    changes = off | ({} if compat.random_test_crop else still) | {"channel_shuffle": shuffle}
+    return augment.model_copy(update=changes)
 
 
 # settings of `train` that say how a run is done and watched; none changes what comes of it, but for

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own idiom
 
 from minet.augment import Draws
-from minet.batch import Batch, Source, whole_order
+from minet.batch import Batch, EpochPlan, Source, whole_order
 from minet.data.transfer import on_device
 from minet.distributed import Votes
 from minet.engine import Engine
@@ -54,7 +54,8 @@ def _epoch(run: Run, progress: Progress, votes: Votes) -> None:
     """Train on what is left of an epoch, validate, tell and save."""
     lr = _train_epoch(run, progress, votes)
     sums = _summed(run, progress)
-    scores = validate(run.engine, run.val, lambda: bool(run.interrupt.signal))
+    plan = None if run.val_plan is None else run.val_plan(progress.epoch)
+    scores = validate(run.engine, run.val, plan, lambda: bool(run.interrupt.signal))
     if scores is None:  # the launcher asks all ranks, and rank 0 has the sums of all
         _store(run, progress, sums)
         run.store.finish()
@@ -86,7 +87,7 @@ def check_last_batch(run: Run) -> None:
         return
     model = copy.deepcopy(run.engine.model).to("meta").train()
     try:
-        model(torch.empty(1, 3, side_px, side_px, device="meta"))
+        model(torch.empty(1, run.engine.planes, side_px, side_px, device="meta"))
     except ValueError as error:
         raise InputError(
             f"train.batch_size is {recipe.batch_size} and train.accumulate {recipe.accumulate}: "
@@ -97,11 +98,15 @@ def check_last_batch(run: Run) -> None:
 
 @torch.inference_mode()
 def validate(
-    engine: Engine, source: Source, asked_to_stop: Callable[[], bool] = lambda: False
+    engine: Engine,
+    source: Source,
+    plan: EpochPlan | None = None,
+    asked_to_stop: Callable[[], bool] = lambda: False,
 ) -> tuple[float, float] | None:
     """Mean cross-entropy in nats (never smoothed) and accuracy over a whole split, of all ranks.
 
-    None if this process was asked to stop meanwhile.
+    `plan` says what is done to each image, if anything. None if this process was asked to stop
+    meanwhile.
     """
     team, device = engine.team, engine.device
     loss = torch.zeros((), dtype=torch.float64, device=device)
@@ -111,7 +116,8 @@ def validate(
         for batch in on_device(source.batches(order), device):
             if asked_to_stop():
                 return None
-            logits = engine.predict(batch.images)
+            draws = None if plan is None else Draws.of(plan, batch.indices, device)
+            logits = engine.predict(batch.images, draws)
             labels = batch.labels.to(device)
             loss += F.cross_entropy(logits, labels, reduction="sum")
             hits += (logits.argmax(dim=1) == labels).sum()

@@ -21,11 +21,16 @@ _LINE_EVERY_S = 30.0
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
-def parse_paths(description: str | None, *names: str) -> argparse.Namespace:
-    """Parse `--name path` for each name; all are required, since paths stand in dvc.yaml alone."""
-    parser = argparse.ArgumentParser(description=description)
-    for name in names:
-        parser.add_argument(f"--{name}", type=Path, required=True)
+def parse_paths(
+    description: str | None, *names: str, optional: Iterable[str] = ()
+) -> argparse.Namespace:
+    """Parse `--name path` for each name, all required: paths stand in dvc.yaml alone.
+
+    `@file` stands for the arguments in a file, a line each; an optional path may be left out.
+    """
+    parser = argparse.ArgumentParser(description=description, fromfile_prefix_chars="@")
+    for name in (*names, *optional):
+        parser.add_argument(f"--{name}", type=Path, required=name in names)
     return parser.parse_args()
 
 

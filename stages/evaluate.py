@@ -1,18 +1,25 @@
 """Score the trained model on the test split, with every set of channels."""
 
+import json
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from minet.augment import InputForm
+from minet.batch import EpochPlan
 from minet.checkpoint import load_model
 from minet.data.loader import BetonLoader
+from minet.data.plan import plan_epoch
 from minet.evaluation import Predictions, predict
 from minet.results import read_csv, whole_file, write_csv, write_json
-from minet.scores import accuracy_record, class_rows, score_record
+from minet.scores import accuracy_record, class_rows, score_record, submission_rows
+from minet.seeding import Stream, torch_seed
 from minet.settings import read_settings
 from minet.settings_score import EvaluateSettings
+from minet.settings_train import AugmentSettings, CompatSettings, scored_augment
 from stages.cli import parse_paths, run, watched, workers
 
 
@@ -21,17 +28,21 @@ def main() -> None:
     args = parse_paths(
         __doc__,
         *("settings", "weights", "card", "test", "index"),
-        *("metrics", "channels", "predictions", "classes", "bars", "mistakes"),
+        *("metrics", "channels", "predictions", "classes", "submission"),
+        optional=("bars", "mistakes"),
     )
     settings = read_settings(args.settings, EvaluateSettings)
     model, card = load_model(args.weights, args.card)
+    test = BetonLoader(args.test, batch_size=settings.batch_size, workers=workers())
     found = predict(
         model,
-        BetonLoader(args.test, batch_size=settings.batch_size, workers=workers()),
-        InputForm(card["input_px"], tuple(card["mean"]), tuple(card["std"])),
+        test,
+        _form(card),
         torch.device("cuda" if torch.cuda.is_available() else "cpu"),
         mistakes=settings.mistakes,
         flip=settings.flip,
+        absent=settings.absent,
+        plan=_plan(card, settings, test),
         progress=lambda batches, total: watched(
             batches,
             -(-total // settings.batch_size),
@@ -39,25 +50,52 @@ def main() -> None:
             images_each=settings.batch_size,
         ),
     )
-    rgb = found.probabilities["RGB"]
-    predicted = rgb.argmax(axis=1)
-    record = score_record(found.labels, rgb)
-    write_json(args.metrics, record | ({"flip": True} if settings.flip else {}))
+    predicted = found.own.argmax(axis=1)
+    record = score_record(found.labels, found.own)
+    shuffle = {"channel_shuffle": settings.channel_shuffle} if settings.channel_shuffle else {}
+    write_json(args.metrics, record | ({"flip": True} if settings.flip else {}) | shuffle)
     channels = {
         name: accuracy_record(found.labels, probabilities.argmax(axis=1))
         for name, probabilities in found.probabilities.items()
     }
     write_json(args.channels, channels)
-    bars = [(name, *record.values()) for name, record in channels.items()]
-    write_csv(args.bars, ("channels", "accuracy", "accuracy_low", "accuracy_high"), bars)
+    if args.bars:
+        bars = [(name, *record.values()) for name, record in channels.items()]
+        write_csv(args.bars, ("channels", "accuracy", "accuracy_low", "accuracy_high"), bars)
     columns = ("label", "name", "count", "precision", "recall", "f1")
     write_csv(args.classes, columns, class_rows(found.labels, predicted, card["classes"]))
     paths = [row["path"] for row in read_csv(args.index)]
-    rows = zip(paths, found.labels, predicted, rgb.max(axis=1), strict=True)
+    rows = zip(paths, found.labels, predicted, found.own.max(axis=1), strict=True)
     write_csv(args.predictions, ("path", "label", "predicted", "probability"), rows)
-    _write_mistakes(args.mistakes, found)
+    form = settings.submission
+    submitted = submission_rows(paths, predicted, card["classes"], form.ids, form.classes)
+    write_csv(args.submission, form.columns, submitted)
+    if args.mistakes:
+        _write_mistakes(args.mistakes, found)
     low, high = record["accuracy_low"], record["accuracy_high"]
     print(f"test accuracy {record['accuracy']:.4f} (95 %: {low:.4f} to {high:.4f})")
+
+
+def _form(card: dict[str, Any]) -> InputForm:
+    """Give what the model was trained to see."""
+    names = [field.name for field in fields(InputForm)]
+    known = {name: card[name] for name in names}
+    return InputForm(**known | {name: tuple(known[name]) for name in ("mean", "std")})
+
+
+def _plan(card: dict[str, Any], settings: EvaluateSettings, test: BetonLoader) -> EpochPlan | None:
+    """Plan what is done to each test image; almost always nothing."""
+    seed, recipe = (card["settings"][name] for name in ("seed", "train"))
+    scored = scored_augment(
+        AugmentSettings.model_validate_json(json.dumps(recipe["augment"])),
+        CompatSettings.model_validate_json(json.dumps(recipe["compat"])),
+        shuffle=settings.channel_shuffle,
+    )
+    if scored is None:
+        return None
+    return plan_epoch(
+        test.count, test.record["side_px"], scored, torch_seed(seed, Stream.TEST), epoch=0
+    )
 
 
 def _write_mistakes(path: Path, found: Predictions) -> None:

@@ -1,10 +1,10 @@
-"""Write the synthetic data set: JPEGs and their list files, shaped like mini-ImageNet."""
+"""Write the synthetic data set: JPEGs, with lists as mini-ImageNet has them and as CSV tables."""
 
 from functools import partial
 
 from minet.data.parallel import ordered_map
 from minet.data.sample import SampleImage, draw_jpeg, sample_images
-from minet.results import whole_folder
+from minet.results import whole_folder, write_csv
 from minet.settings import read_settings
 from minet.settings_data import SPLITS, SampleSettings
 from stages.cli import parse_paths, run, watched, workers
@@ -22,8 +22,10 @@ def main() -> None:
         for image, data in watched(drawn, len(images), "sample"):
             (folder / image.path).write_bytes(data)
         for split in SPLITS:
-            lines = [f"{image.path} {image.label}\n" for image in images if image.split == split]
+            rows = [(image.path, image.label) for image in images if image.split == split]
+            lines = [f"{path} {label}\n" for path, label in rows]
             (folder / f"{split}.txt").write_text("".join(lines), encoding="utf-8")
+            write_csv(folder / f"{split}.csv", ("path", "label"), rows)
 
 
 def _draw(image: SampleImage, seed: int) -> tuple[SampleImage, bytes]:

@@ -33,7 +33,7 @@ from minet.resume import ResumeStore, fingerprint
 from minet.run import Run, Watcher
 from minet.seeding import Stream, torch_seed
 from minet.settings import read_settings
-from minet.settings_train import IMAGENET, RunSettings, TrainSettings, mixes
+from minet.settings_train import IMAGENET, RunSettings, TrainSettings, mixes, scored_augment
 from minet.training import fit
 from minet.watching import to_dvclive, to_tensorboard
 from stages.cli import cores, parse_paths, run, watched, workers
@@ -92,6 +92,14 @@ def _train(
     store = ResumeStore(tree / ".resume" / identity, recipe.save_every_s)
     interrupt = Interrupt(patient=team.ranks > 1)
     plan = partial(plan_epoch, train.count, train.record["side_px"], recipe.augment, settings.seed)
+    compat = recipe.compat
+    scored = scored_augment(recipe.augment, compat, shuffle=compat.shuffle_validation)
+    val_seed = torch_seed(settings.seed, Stream.VALIDATION)
+    val_plan = (
+        None
+        if scored is None
+        else partial(plan_epoch, val.count, val.record["side_px"], scored, val_seed)
+    )
     watcher = _watcher(args.history, settings, identity) if team.leads else _SILENT
     with store.hold() if team.leads else nullcontext():
         if team.leads:
@@ -99,7 +107,7 @@ def _train(
         with interrupt.listening():
             run = Run(
                 *(settings, engine, train, val, share, train.count, plan, store),
-                *(watcher, interrupt),
+                *(watcher, val_plan, interrupt),
             )
             outcome = fit(run)
         if team.leads:
@@ -109,7 +117,6 @@ def _train(
                 "arguments": settings.arguments,
                 "classes": classes,
                 **asdict(form),
-                "channels": "RGB",
                 "weights": settings.weights,
                 "fresh": fresh,
                 "epoch": outcome.best.epoch,
@@ -155,7 +162,8 @@ def _input_form(recipe: TrainSettings, record: dict[str, Any]) -> InputForm:
         "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
         "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
     }[recipe.normalize]
-    return InputForm(recipe.input_px, mean, std)
+    shown = (recipe.channels, recipe.protocol, recipe.compat.wrap_pixels)
+    return InputForm(recipe.input_px, mean, std, *shown)
 
 
 def _watcher(history: Path, settings: RunSettings, identity: str) -> Watcher:

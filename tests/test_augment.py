@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torchvision.transforms import InterpolationMode
+from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as TF  # noqa: N812 - torch's own idiom
 
 from minet.augment import (
@@ -28,6 +28,7 @@ from minet.augment import (
     rotate,
     shuffle_channels,
     to_input,
+    wrap,
 )
 from minet.batch import EpochPlan
 from minet.data.plan import plan_epoch
@@ -75,6 +76,7 @@ def _settings(**changes: object) -> AugmentSettings:
         "crop_ratio": (0.75, 4 / 3),
         "rotation_degrees": 20.0,
         "channel_shuffle": 0.5,
+        "channel_dropout": 0.3,
         "mixup_alpha": 0.2,
         "cutmix_alpha": 1.0,
     }
@@ -227,13 +229,15 @@ def test_to_input_is_float_channels_last_and_leaves_the_batch_alone() -> None:
 
 
 def test_steps_of_to_input_come_in_the_order_it_names() -> None:
-    """Rotate, crop and flip while resizing, shuffle planes, and only then normalise by plane."""
+    """Rotate, crop and flip while resizing, shuffle and drop planes, then normalise by plane."""
     images = _stored(6, 48)
     draws = Draws.of(_plan(6, 48), np.arange(6), CPU)
     assert draws.degrees is not None
     assert draws.boxes is not None
     assert draws.flips is not None
     assert draws.channels is not None
+    assert draws.kept is not None
+    assert not draws.kept.all()
     ours = to_input(images, FORM, draws)
     for row in range(6):
         image = images[row].float()
@@ -241,18 +245,21 @@ def test_steps_of_to_input_come_in_the_order_it_names() -> None:
         image = TF.rotate(image, degrees, interpolation=InterpolationMode.BILINEAR)
         image = TF.resized_crop(image, *box, size=[32, 32], antialias=True)
         image = TF.horizontal_flip(image) if draws.flips[row] else image
-        image = image[draws.channels[row]]
+        image = image[draws.channels[row]] * draws.kept[row][:, None, None]
         theirs = TF.normalize(image / 255, list(IMAGENET_MEAN), list(IMAGENET_STD))
         assert (ours[row] - theirs).abs().max() < 1e-3
 
 
 EVERYTHING_ON: dict[str, object] = {}
+ALL_PLANES: dict[str, object] = {"channel_shuffle": 0.0, "channel_dropout": 0.0}
+STILL: dict[str, object] = {"flip": 0.0, "crop_scale": (1.0, 1.0), "rotation_degrees": 0.0}
 KINDS = {
     "all": EVERYTHING_ON,
-    "crops": {"flip": 0.0, "rotation_degrees": 0.0, "channel_shuffle": 0.0},
-    "flips": {"crop_scale": (1.0, 1.0), "rotation_degrees": 0.0, "channel_shuffle": 0.0},
-    "rotations": {"flip": 0.0, "crop_scale": (1.0, 1.0), "channel_shuffle": 0.0},
-    "shuffles": {"flip": 0.0, "crop_scale": (1.0, 1.0), "rotation_degrees": 0.0},
+    "crops": {"flip": 0.0, "rotation_degrees": 0.0, **ALL_PLANES},
+    "flips": {"crop_scale": (1.0, 1.0), "rotation_degrees": 0.0, **ALL_PLANES},
+    "rotations": {"flip": 0.0, "crop_scale": (1.0, 1.0), **ALL_PLANES},
+    "shuffles": STILL | {"channel_dropout": 0.0},
+    "dropped planes": STILL | {"channel_shuffle": 0.0},
     "nothing is mixed": {"mixup_alpha": 0.0, "cutmix_alpha": 0.0},
 }
 
@@ -308,6 +315,7 @@ def test_draws_of_takes_the_rows_of_the_batchs_images() -> None:
         ("degrees", torch.float32),
         ("channels", torch.int64),
         ("mixes", torch.float32),
+        ("kept", torch.bool),
     ):
         drawn = getattr(draws, name)
         assert drawn.dtype == kind
@@ -366,6 +374,143 @@ def test_a_form_on_a_device_has_the_same_statistics_whatever_the_side() -> None:
         assert torch.equal(one.std, torch.tensor([0.2, 0.3, 0.25]))
 
 
+# --- planes that are dropped, bytes that wrap around -----------------------------------------
+
+
+def test_dropped_planes_are_black_and_the_others_untouched() -> None:
+    """Black before normalisation, of just the images and planes that the draws say."""
+    images = _stored(4, 32)
+    kept = torch.tensor([[True, True, True], [False, True, True], [0, 0, 1], [1, 0, 1]]).bool()
+    inputs, whole = to_input(images, FORM, Draws(kept=kept)), to_input(images, FORM)
+    black = to_input(torch.zeros_like(images), FORM)
+    assert torch.equal(inputs, torch.where(kept[:, :, None, None], whole, black))
+
+
+def test_the_plane_at_a_place_is_dropped_once_the_planes_are_shuffled() -> None:
+    pixels, orders = _pixels(1, 8), torch.tensor([[2, 0, 1]])
+    kept = torch.tensor([[False, True, True]])
+    (found,) = augment(pixels, Draws(channels=orders, kept=kept), 8)
+    assert (found[0] == 0).all()
+    assert torch.equal(found[1:], pixels[0, [0, 1]])
+
+
+LEVELS = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, 16, 16)
+
+
+def _as_report_003(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    steps = v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))
+    made: Tensor = v2.Compose([*steps, v2.ToDtype(torch.uint8, scale=True)])(images)
+    return made.float()
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"),
+    [
+        (IMAGENET_MEAN, IMAGENET_STD),
+        ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
+        ((0.47, 0.45, 0.4), (0.28, 0.27, 0.29)),
+        ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+    ],
+)
+def test_wrapped_pixels_are_torchvisions_of_every_grey_level(
+    mean: tuple[float, float, float], std: tuple[float, float, float]
+) -> None:
+    form = InputForm(16, mean, std, wrap_pixels=True).on(CPU)
+    inputs = to_input(LEVELS, form)
+    assert inputs.dtype == torch.float32
+    assert inputs.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(inputs, _as_report_003(LEVELS, mean, std))
+
+
+def test_wrapped_pixels_are_those_of_the_report() -> None:
+    """Red, by ImageNet's statistics: darker ones come out brighter than brighter ones."""
+    form = InputForm(16, IMAGENET_MEAN, IMAGENET_STD, wrap_pixels=True).on(CPU)
+    red = to_input(LEVELS, form)[0, 0].flatten()
+    assert red[torch.arange(0, 256, 32)].tolist() == [226, 111, 251, 135, 18, 159, 43, 183]
+
+
+def test_any_float_wraps_as_torchvision_wraps_it() -> None:
+    """Far beyond what normalising gives, and at both sides of the whole numbers."""
+    values = torch.cat([torch.linspace(-9, 9, 20_001), torch.arange(-1030, 1030) / 255.999])
+    theirs = TF.to_dtype(values.view(1, 1, -1), torch.uint8, scale=True)
+    assert torch.equal(wrap(values), theirs.flatten().float())
+    assert set(wrap(values).tolist()) == set(range(256))
+
+
+@pytest.mark.parametrize(("channels", "protocol"), [("GB", "slice"), ("B", "zero")])
+def test_planes_that_are_given_wrap_by_their_own_statistics(channels: str, protocol: str) -> None:
+    form = InputForm(16, IMAGENET_MEAN, IMAGENET_STD, channels, protocol, wrap_pixels=True)
+    inputs = to_input(LEVELS, form.on(CPU))
+    if protocol == "zero":
+        black = LEVELS * torch.tensor([0, 0, 1], dtype=torch.uint8)[:, None, None]
+        assert torch.equal(inputs, _as_report_003(black, IMAGENET_MEAN, IMAGENET_STD))
+    else:
+        theirs = _as_report_003(LEVELS[:, 1:], IMAGENET_MEAN[1:], IMAGENET_STD[1:])
+        assert torch.equal(inputs, theirs)
+
+
+class _Operations(TorchDispatchMode):
+    """Notes the names of operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noted: list[str] = []
+
+    def __torch_dispatch__(
+        self, operation: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        self.noted.append(str(operation))
+        return operation(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("protocol", ["zero", "slice"])
+@pytest.mark.parametrize("drawn", [False, True])
+@pytest.mark.parametrize("side_px", [32, 48])
+def test_all_three_planes_cost_nothing_more_than_they_did(
+    *, protocol: str, drawn: bool, side_px: int
+) -> None:
+    """Not one operation is added where no plane is taken away, so not one bit changes."""
+    images, form = _stored(4, side_px), InputForm(32, IMAGENET_MEAN, IMAGENET_STD, "RGB", protocol)
+    placed = form.on(CPU)
+    plan = _plan(4, side_px, channel_dropout=0.0) if drawn else EpochPlan(order=np.arange(4))
+    draws = Draws.of(plan, np.arange(4), CPU)
+    with _Operations() as ours:
+        inputs = to_input(images, placed, draws)
+    with _Operations() as before:
+        pixels = augment(images.float(), draws, 32)
+        expected = normalize(pixels, placed.mean, placed.std)
+    assert torch.equal(inputs, expected)
+    assert ours.noted == before.noted
+    assert "aten._to_copy.default" in ours.noted
+
+
+FORMS = {
+    "black": InputForm(40, IMAGENET_MEAN, IMAGENET_STD, "RB", "zero"),
+    "two planes": InputForm(40, IMAGENET_MEAN, IMAGENET_STD, "GB", "slice"),
+    "one plane": InputForm(40, IMAGENET_MEAN, IMAGENET_STD, "G", "slice"),
+    "squashed": InputForm(40, IMAGENET_MEAN, IMAGENET_STD, "RG", "sigmoid"),
+    "wrapped": InputForm(40, IMAGENET_MEAN, IMAGENET_STD, wrap_pixels=True),
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_an_image_does_not_feel_its_batch_mates_whatever_planes_are_given(form: InputForm) -> None:
+    images, placed = _stored(17, 64), form.on(CPU)
+    plan = _plan(17, 64, **ALL_PLANES)
+
+    def inputs(indices: np.ndarray) -> Tensor:
+        return to_input(images[indices], placed, Draws.of(plan, indices, CPU))
+
+    together = inputs(np.arange(17))
+    for batch_size in (1, 2, 5, 16):
+        parts = [
+            np.arange(first, min(first + batch_size, 17)) for first in range(0, 17, batch_size)
+        ]
+        assert torch.equal(torch.cat([inputs(part) for part in parts]), together), batch_size
+    order = np.random.default_rng(0).permutation(17)
+    assert torch.equal(inputs(order), together[order])
+
+
 # --- what a device does without a wait -------------------------------------------------------
 
 
@@ -409,7 +554,20 @@ def _fake_draws(count: int, device: torch.device) -> Draws:
         torch.zeros(count, device=device),
         torch.zeros(count, 3, dtype=torch.int64, device=device),
         torch.zeros(count, 5, device=device),
+        torch.ones(count, 3, dtype=torch.bool, device=device),
     )
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_planes_are_taken_and_wrapped_without_a_wait(form: InputForm) -> None:
+    with FakeTensorMode():
+        device = torch.device("cuda")
+        images = torch.zeros(4, 3, 48, 48, dtype=torch.uint8, device=device)
+        placed = form.on(device)
+        draws = replace(_fake_draws(4, device), channels=None, kept=None)
+        with no_travels():
+            inputs = to_input(images, placed, draws)
+        assert inputs.device.type == "cuda"
 
 
 @pytest.mark.parametrize("drawn", [False, True])

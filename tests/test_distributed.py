@@ -55,14 +55,34 @@ MIXED = {
     "accumulate": 2,
     "ema_decay": 0.9,
     "clip_norm": 0.5,
-    "augment": {"mixup_alpha": 0.4, "cutmix_alpha": 1.0},
+    "augment": {"mixup_alpha": 0.4, "cutmix_alpha": 1.0, "channel_dropout": 0.3},
+    "compat": {"shuffle_validation": 0.5},
+}
+
+
+TWO_PLANES = {
+    "channels": "GB",
+    "protocol": "slice",
+    "arguments": {"channels": 2},
+    "batch_size": 37,
+    "compat": {"random_test_crop": True},
 }
 
 
 @pytest.mark.parametrize(
     ("model", "changes"),
-    [("cnn3", {}), ("rrdb", {"batch_size": 37}), ("rrdb", MIXED)],
-    ids=["no norm", "batch norm, one image left for two or three ranks", "mixed, in parts"],
+    [
+        ("cnn3", {}),
+        ("rrdb", {"batch_size": 37}),
+        ("rrdb", MIXED),
+        ("cnn3", TWO_PLANES),
+    ],
+    ids=[
+        "no norm",
+        "batch norm, one image left for two or three ranks",
+        "mixed, in parts, some planes dropped and those of validation shuffled",
+        "two planes, one image left, validated on crops",
+    ],
 )
 def test_two_and_three_processes_train_as_one(
     tiny: Callable[..., TinyRun], model: str, changes: dict[str, Any]

@@ -4,8 +4,9 @@ Threads, batch size, ranks, streaming or resident, and where a run is resumed ch
 image's pixels, its augmentation, what it is mixed with, or its place in the order.
 """
 
+from dataclasses import replace
 from functools import cache
-from itertools import chain, pairwise
+from itertools import chain, pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from minet.augment import Draws, InputForm, to_input
+from minet.augment import Draws, InputForm, PlacedForm, to_input
 from minet.batch import Batch, EpochPlan, split_order
 from minet.data.beton import write_beton
 from minet.data.loader import BetonLoader
@@ -33,12 +34,23 @@ from minet.settings_train import AugmentSettings
 COUNT, SIDE_PX, INPUT_PX = 90, 24, 16
 PLAIN: dict[str, Any] = {
     "flip": 0.5, "crop_scale": (0.3, 1), "crop_ratio": (0.75, 1.33), "rotation_degrees": 20,
-    "channel_shuffle": 0.5,
+    "channel_shuffle": 0.5, "channel_dropout": 0.3,
 }  # fmt: skip
 AUGMENT = AugmentSettings(**PLAIN, mixup_alpha=0, cutmix_alpha=0)
 MIXED = AugmentSettings(**PLAIN, mixup_alpha=0.5, cutmix_alpha=1)
 CPU = torch.device("cpu")
-FORM = InputForm(INPUT_PX, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)).on(CPU)
+WHOLE = InputForm(INPUT_PX, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
+FORM = WHOLE.on(CPU)
+ALL_PLANES = {"channel_shuffle": 0, "channel_dropout": 0}
+# planes that a model is given -> how, and what else is done to an image
+SHOWN = {
+    "all": (FORM, AUGMENT),
+    "one black, wrapped": (replace(WHOLE, channels="RB", wrap_pixels=True).on(CPU), AUGMENT),
+    "two": (
+        replace(WHOLE, channels="GB", protocol="slice").on(CPU),
+        AUGMENT.model_copy(update=ALL_PLANES),
+    ),
+}
 
 storages = st.sampled_from(["raw", "jpg"])
 caches = st.sampled_from(["stream", "resident"])
@@ -72,11 +84,13 @@ def betons(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 Seen = list[tuple[int, int, bytes, bytes]]  # place, label, pixels, what the model sees
 
 
-def see(loader: BetonLoader, plan: EpochPlan, order: NDArray[np.int64]) -> list[Seen]:
+def see(
+    loader: BetonLoader, plan: EpochPlan, order: NDArray[np.int64], form: PlacedForm
+) -> list[Seen]:
     """Read an order and augment each batch, as training does; a list of images a batch."""
     draws, done, batches = Draws.of(plan, order, CPU), 0, []
     for batch in loader.batches(order):
-        inputs = to_input(batch.images, FORM, draws.part(done, len(batch.indices)))
+        inputs = to_input(batch.images, form, draws.part(done, len(batch.indices)))
         done += len(batch.indices)
         batches.append(_seen(batch, inputs))
     return batches
@@ -89,20 +103,21 @@ def _seen(batch: Batch, inputs: torch.Tensor) -> Seen:
 
 
 @pytest.fixture(scope="module")
-def reference(betons: dict[str, Path]) -> dict[tuple[str, int], Seen]:
+def reference(betons: dict[str, Path]) -> dict[tuple[str, str, int], Seen]:
     """Give each epoch as one thread streams it in one batch."""
     found = {}
     for storage, path in betons.items():
         loader = BetonLoader(path, batch_size=COUNT, workers=1)
-        for epoch in (0, 3):
-            plan = plan_epoch(COUNT, SIDE_PX, AUGMENT, 5, epoch)
-            (found[storage, epoch],) = see(loader, plan, plan.order)
+        for (shown, (form, augment)), epoch in product(SHOWN.items(), (0, 3)):
+            plan = plan_epoch(COUNT, SIDE_PX, augment, 5, epoch)
+            (found[storage, shown, epoch],) = see(loader, plan, plan.order, form)
     return found
 
 
 @settings(deadline=None, max_examples=60)
 @given(
     storage=storages,
+    shown=st.sampled_from(list(SHOWN)),
     cache=caches,
     threads=threads,
     batch_size=batch_sizes,
@@ -113,8 +128,9 @@ def reference(betons: dict[str, Path]) -> dict[tuple[str, int], Seen]:
 def test_an_epoch_is_the_same_however_it_is_read_shared_and_resumed(
     *,
     betons: dict[str, Path],
-    reference: dict[tuple[str, int], Seen],
+    reference: dict[tuple[str, str, int], Seen],
     storage: str,
+    shown: str,
     cache: Any,
     threads: int,
     batch_size: int,
@@ -125,13 +141,14 @@ def test_an_epoch_is_the_same_however_it_is_read_shared_and_resumed(
     """Each rank reads its share of every global batch; together they are the epoch, in order."""
     steps = -(-COUNT // batch_size)
     resumed_at = data.draw(st.integers(0, steps - 1), label="resumed at step")
-    plan = plan_epoch(COUNT, SIDE_PX, AUGMENT, 5, epoch)
+    form, augment = SHOWN[shown]
+    plan = plan_epoch(COUNT, SIDE_PX, augment, 5, epoch)
     left = plan.order[resumed_at * batch_size :]
     shares = []
     for rank in range(ranks):
         share = Share(batch_size, rank, ranks)
         loader = open_one(betons[storage], batch_size=share.size, workers=threads, cache=cache)
-        shares.append(see(loader, plan, share.order(left)))
+        shares.append(see(loader, plan, share.order(left), form))
     seen: Seen = []
     for step in range(steps - resumed_at):
         parts = [share[step] if step < len(share) else [] for share in shares]
@@ -139,7 +156,7 @@ def test_an_epoch_is_the_same_however_it_is_read_shared_and_resumed(
         for rank, part in enumerate(parts):
             whole[rank::ranks] = part
         seen += whole
-    assert seen == reference[storage, epoch][resumed_at * batch_size :]
+    assert seen == reference[storage, shown, epoch][resumed_at * batch_size :]
 
 
 Mixed = dict[int, tuple[int, int, bytes, float]]  # image: its label, its partner's, input, share
@@ -222,9 +239,9 @@ def test_more_ranks_than_images_in_a_batch_are_refused() -> None:
         Share(3, 0, 4)
 
 
-def test_epochs_differ(reference: dict[tuple[str, int], Seen]) -> None:
+def test_epochs_differ(reference: dict[tuple[str, str, int], Seen]) -> None:
     """The tests above would hold of a plan that never changes."""
-    first, second = reference["raw", 0], reference["raw", 3]
+    first, second = reference["raw", "all", 0], reference["raw", "all", 3]
     assert [one[0] for one in first] != [one[0] for one in second]
     by_place = {one[0]: one[3] for one in second}
     assert sum(by_place[one[0]] == one[3] for one in first) < 5

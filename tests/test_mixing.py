@@ -28,7 +28,8 @@ def _drawn(count: int, mixup_alpha: float, cutmix_alpha: float, seed: int = 0) -
     """Draws of a plan."""
     off = {"flip": 0.0, "crop_scale": (1, 1), "crop_ratio": (1, 1), "rotation_degrees": 0.0}
     alphas = {"mixup_alpha": mixup_alpha, "cutmix_alpha": cutmix_alpha}
-    augment = AugmentSettings.model_validate(off | {"channel_shuffle": 0.0} | alphas)
+    planes = {"channel_shuffle": 0.0, "channel_dropout": 0.0}
+    augment = AugmentSettings.model_validate(off | planes | alphas)
     mixes = plan_epoch(count, 8, augment, seed, 0).mixes
     assert mixes is not None
     return torch.from_numpy(mixes)

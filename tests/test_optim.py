@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from minet.optim import build_optimizer, learning_rate, side_at
-from minet.settings_train import AugmentSettings, TrainSettings
+from minet.settings_train import AugmentSettings, CompatSettings, TrainSettings
 
 AUGMENT = AugmentSettings(
     flip=0.5,
@@ -19,9 +19,11 @@ AUGMENT = AugmentSettings(
     crop_ratio=(0.75, 1.5),
     rotation_degrees=0.0,
     channel_shuffle=0.0,
+    channel_dropout=0.0,
     mixup_alpha=0.0,
     cutmix_alpha=0.0,
 )
+COMPAT = CompatSettings(wrap_pixels=False, random_test_crop=False, shuffle_validation=0.0)
 
 
 def _recipe(**changes: Any) -> TrainSettings:
@@ -29,6 +31,8 @@ def _recipe(**changes: Any) -> TrainSettings:
         "epochs": 10,
         "batch_size": 32,
         "accumulate": 1,
+        "channels": "RGB",
+        "protocol": "zero",
         "input_px": 64,
         "start_px": 0,
         "start_epochs": 0.0,
@@ -55,6 +59,7 @@ def _recipe(**changes: Any) -> TrainSettings:
         "tensorboard": False,
         "dvclive": False,
         "augment": AUGMENT,
+        "compat": COMPAT,
     }
     return TrainSettings(**settings | changes)
 

@@ -13,21 +13,33 @@ from minet.errors import InputError
 from minet.models import MODELS
 from minet.params import OWN, Params, check_params, read_yaml, recipe
 from minet.settings import read_settings
-from minet.settings_train import RunSettings, TrainSettings, extra_settings, mixes
+from minet.settings_score import CostRunSettings
+from minet.settings_train import (
+    RunSettings,
+    TrainSettings,
+    extra_settings,
+    mixes,
+    scored_augment,
+)
 from stages.resolve import resolved
+
+
+def put(raw: dict[str, Any], key: str, value: object) -> dict[str, Any]:
+    """Change plain data at a dotted key; give the section that holds it."""
+    *sections, last = key.split(".")
+    section = raw
+    for name in sections:
+        section = section[name]
+    section[last] = value
+    return section
 
 
 def change(raw: dict[str, Any], changes: dict[str, Any]) -> None:
     """Change plain data, keys dotted; a value of None removes the key."""
     for key, value in changes.items():
-        *sections, last = key.split(".")
-        section = raw
-        for name in sections:
-            section = section[name]
+        section = put(raw, key, value)
         if value is None:
-            del section[last]
-        else:
-            section[last] = value
+            del section[key.rpartition(".")[2]]
 
 
 @pytest.fixture
@@ -124,7 +136,7 @@ def test_committed_params_are_valid(root: Path) -> None:
         ({"models.rrdb.train": 7}, "models.rrdb.train is 7; must be a mapping"),
         (
             {"recipes.fast": {"augment": {"flop": 1.0}}},
-            "recipes.fast.augment.flop is not a setting; did you mean flip? allowed: channel_shuf",
+            "recipes.fast.augment.flop is not a setting; did you mean flip? allowed: channel_drop",
         ),
         (
             {"recipes.fast": {"epcohs": 2}},
@@ -143,6 +155,8 @@ def test_a_mistake_is_named(write, changes: dict[str, Any], expected: str) -> No
 AT_LEAST_0 = "input should be greater than or equal to 0"
 AT_LEAST_1 = "input should be greater than or equal to 1"
 BELOW_1, WHOLE = "input should be less than 1", "input should be a valid integer"
+AT_MOST_1 = "input should be less than or equal to 1"
+SETS = "'RGB', 'RG', 'GB', 'RB', 'R', 'G' or 'B'"
 NUMBER, FLAG = "input should be a valid number", "input should be a valid boolean"
 
 
@@ -179,6 +193,18 @@ NUMBER, FLAG = "input should be a valid number", "input should be a valid boolea
         ("train.augment.mixup_alpha", float("nan"), "input should be a finite number"),
         ("train.augment.cutmix_alpha", -1.0, AT_LEAST_0),
         ("train.augment.cutmix_alpha", "strong", NUMBER),
+        ("train.channels", "BGR", f"input should be {SETS}"),
+        ("train.channels", None, f"input should be {SETS}"),
+        ("train.protocol", "black", "input should be 'zero', 'slice' or 'sigmoid'"),
+        ("train.augment.channel_dropout", 1.5, AT_MOST_1),
+        ("train.augment.channel_dropout", -0.5, AT_LEAST_0),
+        ("train.compat.wrap_pixels", "yes", FLAG),
+        ("train.compat.random_test_crop", 1, FLAG),
+        ("train.compat.shuffle_validation", 2, AT_MOST_1),
+        ("train.compat.shuffle_validation", True, NUMBER),
+        ("evaluate.absent", "sigmoid", "input should be 'zero' or 'slice'"),
+        ("evaluate.channel_shuffle", -0.1, AT_LEAST_0),
+        ("evaluate.channel_shuffle", 1.1, AT_MOST_1),
         ("evaluate.flip", "yes", FLAG),
         ("recipe", "fsat", "did you mean fast? allowed: fast, own"),
         ("recipe", "cube", "allowed: fast, own"),
@@ -192,15 +218,20 @@ NUMBER, FLAG = "input should be a valid number", "input should be a valid boolea
 def test_a_bad_value_is_told_once_with_its_key_and_what_is_allowed(
     raw_params: dict[str, Any], key: str, value: object, allowed: str
 ) -> None:
-    change(raw_params, {key: value})
+    put(raw_params, key, value)
     assert check_params(raw_params, MODELS)[1] == [f"{key} is {value!r}; {allowed}"]
 
 
 NEW = """accumulate start_px start_epochs nesterov decay_all clip_norm ema_decay precision compile
-processes tensorboard dvclive augment.mixup_alpha augment.cutmix_alpha"""
+processes tensorboard dvclive augment.mixup_alpha augment.cutmix_alpha channels protocol
+augment.channel_dropout compat compat.wrap_pixels compat.random_test_crop
+compat.shuffle_validation"""
+ALSO_NEW = ("evaluate.absent", "evaluate.channel_shuffle")
 
 
-@pytest.mark.parametrize("key", ["recipe", "recipes", *(f"train.{key}" for key in NEW.split())])
+@pytest.mark.parametrize(
+    "key", ["recipe", "recipes", *(f"train.{key}" for key in NEW.split()), *ALSO_NEW]
+)
 def test_what_is_missing_is_told_once(raw_params: dict[str, Any], key: str) -> None:
     change(raw_params, {key: None})
     assert check_params(raw_params, MODELS)[1] == [f"{key} is missing"]
@@ -235,6 +266,42 @@ def test_momentum_that_nesterov_needs_is_asked_for_before_anything_runs(write) -
     (problem,) = problems_of(write(changes))
     assert problem.startswith(("train.nesterov is True; ", "train.momentum is 0.0; "))
     assert not problems_of(write({"train.momentum": 0.9}))
+
+
+LEFT_OUT = "must be 0 where protocol {} leaves planes out"
+
+
+@pytest.mark.parametrize("draws", ["channel_shuffle", "channel_dropout"])
+@pytest.mark.parametrize("protocol", ["slice", "sigmoid"])
+@pytest.mark.parametrize("channels", ["RG", "B"])
+def test_planes_that_are_left_out_can_be_neither_shuffled_nor_dropped(
+    write, draws: str, protocol: str, channels: str
+) -> None:
+    choice = {"train.channels": channels, "train.protocol": protocol}
+    (problem,) = problems_of(write(choice | {f"train.augment.{draws}": 0.5}))
+    assert problem.startswith("train.augment")
+    assert problem.endswith(f"{draws} {LEFT_OUT.format(protocol)}"), problem
+    assert not problems_of(write({f"train.augment.{draws}": 0.0}))
+
+
+@pytest.mark.parametrize(
+    ("channels", "protocol"), [("RG", "zero"), ("RGB", "slice"), ("RGB", "sigmoid")]
+)
+def test_three_planes_may_be_shuffled_and_dropped(write, channels: str, protocol: str) -> None:
+    changes = {"train.channels": channels, "train.protocol": protocol}
+    changes |= {"train.augment.channel_shuffle": 0.5, "train.augment.channel_dropout": 0.5}
+    assert not problems_of(write(changes))
+
+
+def test_a_recipe_that_leaves_planes_out_of_what_train_shuffles_is_told(write) -> None:
+    """Each setting is right alone."""
+    changes = {
+        "train.augment.channel_shuffle": 0.5,
+        "recipes.fast": {"channels": "GB", "protocol": "slice"},
+    }
+    (problem,) = problems_of(write(changes))
+    assert problem.startswith("recipes.fast.augment")
+    assert problem.endswith(f"channel_shuffle {LEFT_OUT.format('slice')}")
 
 
 CONTRADICTION = {
@@ -367,6 +434,8 @@ def _other(recipe: TrainSettings, name: str) -> object:
         return value + 1
     if name == "augment":
         return value.model_copy(update={"mixup_alpha": 0.7})
+    if name == "compat":
+        return value.model_copy(update={"wrap_pixels": True})
     return (3,) if name == "step_epochs" else f"not {value}"
 
 
@@ -400,6 +469,8 @@ def test_extras_are_named_with_their_values_and_only_where_they_are_on(write) ->
         "accumulate": 4,
         "label_smoothing": 0.1,
         "ema_decay": 0.99,
+        "channels": "RG",
+        "protocol": "slice",
         "augment.mixup_alpha": 0.2,
         "augment.cutmix_alpha": 1.0,
     }
@@ -408,6 +479,135 @@ def test_extras_are_named_with_their_values_and_only_where_they_are_on(write) ->
     expected = {name.removeprefix("augment."): value for name, value in changes.items()}
     del expected["start_epochs"]
     assert found == expected
+
+
+def test_dropped_planes_are_named_among_the_extras(write) -> None:
+    train = read_params(write({"train.augment.channel_dropout": 0.4}), MODELS).train
+    assert extra_settings(train) == {"channel_dropout": 0.4}
+
+
+@pytest.mark.parametrize(
+    "slips",
+    [
+        {"wrap_pixels": True},
+        {"random_test_crop": True},
+        {"shuffle_validation": 0.5},
+        {"wrap_pixels": True, "random_test_crop": True, "shuffle_validation": 1.0},
+    ],
+)
+def test_slips_of_the_reports_are_named_together_where_they_are_made(
+    write, slips: dict[str, object]
+) -> None:
+    changes = {f"train.compat.{name}": value for name, value in slips.items()}
+    train = read_params(write(changes), MODELS).train
+    assert extra_settings(train) == {"compat": slips}
+
+
+ALL_ON = {"rotation_degrees": 20.0, "channel_shuffle": 0.5, "channel_dropout": 0.4}
+ALL_ON |= {"mixup_alpha": 0.2, "cutmix_alpha": 1.0}
+
+
+@pytest.mark.parametrize("cropped", [False, True])
+@pytest.mark.parametrize("shuffle", [0.0, 0.3])
+def test_images_that_are_scored_stay_as_they_are_but_for_what_is_asked(
+    write, *, cropped: bool, shuffle: float
+) -> None:
+    """Whatever becomes of those of training: no planes are dropped, nothing is mixed."""
+    changes = {f"train.augment.{name}": value for name, value in ALL_ON.items()}
+    train = read_params(write(changes), MODELS).train
+    compat = train.compat.model_copy(update={"random_test_crop": cropped})
+    found = scored_augment(train.augment, compat, shuffle=shuffle)
+    if not cropped and not shuffle:
+        assert found is None
+        return
+    assert found is not None
+    off = {"channel_dropout": 0.0, "mixup_alpha": 0.0, "cutmix_alpha": 0.0}
+    still = {"flip": 0.0, "crop_scale": (1.0, 1.0), "rotation_degrees": 0.0}
+    as_asked = {"channel_shuffle": shuffle} | ({} if cropped else still)
+    assert found.model_dump() == train.augment.model_dump() | off | as_asked
+
+
+@pytest.mark.parametrize(
+    ("channels", "protocol", "planes"),
+    [
+        *(("RGB", "zero", 3), ("RG", "zero", 3), ("RG", "slice", 2), ("B", "slice", 1)),
+        *(("RB", "sigmoid", 2), ("RGB", "sigmoid", 3)),
+    ],
+)
+def test_the_cost_is_counted_for_the_planes_that_the_model_is_given(
+    write, channels: str, protocol: str, planes: int
+) -> None:
+    """Those of its own recipe."""
+    block = {"channels": planes, "train": {"channels": channels, "protocol": protocol}}
+    params = read_params(write({"model": "cnn3", "models.cnn3": block}), MODELS)
+    cost = resolved(params)["cost"]
+    assert isinstance(cost, CostRunSettings)
+    assert cost.channels == planes
+
+
+@pytest.fixture
+def resolve(write, tmp_path: Path, root: Path):
+    """Run the stage on params with changes; it writes to `out`, or nothing."""
+
+    def run(changes: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+        path = write(changes)
+        command = [sys.executable, "-m", "stages.resolve", "--params", str(path)]
+        command += ["--sample", "data/sample", "--weights", "data/weights"]
+        command += ["--out", str(tmp_path / "out")]
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+        assert "Traceback" not in done.stderr
+        assert (tmp_path / "out").exists() == (done.returncode == 0)
+        return done
+
+    return run
+
+
+TWO_PLANES = {"train.channels": "GB", "train.protocol": "slice", "model": "cnn3"}
+
+
+def test_a_model_is_tried_on_the_planes_of_its_recipe_before_anything_is_touched(
+    resolve, tmp_path: Path
+) -> None:
+    done = resolve(TWO_PLANES)
+    assert done.returncode == 1
+    said = "models.cnn3: does not take batches of 2 x 2 x 64 x 64: "
+    assert f"{said}cnn3 takes images of 3 channels, not 2" in done.stderr
+    done = resolve({"models.cnn3.channels": 2})
+    assert done.returncode == 0, done.stderr
+    assert read_settings(tmp_path / "out" / "cost.json", CostRunSettings).channels == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        (
+            TWO_PLANES | {"models.cnn3.channels": 2, "train.compat.shuffle_validation": 0.5},
+            "shuffle_validation",
+        ),
+        (
+            TWO_PLANES | {"models.cnn3.channels": 2, "evaluate.channel_shuffle": 0.5},
+            "evaluate.channel_shuffle",
+        ),
+        (
+            {"model": "pool_attention", "evaluate.absent": "slice", "evaluate.channel_shuffle": 1},
+            "evaluate.channel_shuffle",
+        ),
+        ({"model": "cnn3", "evaluate.absent": "slice"}, "evaluate.absent"),
+    ],
+    ids=["validation", "test", "test, some left out", "a model of three planes"],
+)
+def test_what_scoring_could_not_do_is_refused_before_training(
+    resolve, changes: dict[str, Any], named: str
+) -> None:
+    done = resolve(changes)
+    assert done.returncode == 1
+    assert f"{named} is " in done.stderr
+
+
+def test_planes_may_be_left_out_of_the_test_of_a_model_that_takes_any_number(resolve) -> None:
+    assert resolve({"model": "pool_attention", "evaluate.absent": "slice"}).returncode == 0
+    # its own planes are left out or black: `absent` is of no use to it
+    assert resolve(TWO_PLANES | {"models.cnn3.channels": 2}).returncode == 0
 
 
 @pytest.mark.parametrize("alphas", [(0.0, 0.0), (0.2, 0.0), (0.0, 1.0), (0.2, 1.0)])

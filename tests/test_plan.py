@@ -28,6 +28,7 @@ OFF: dict[str, Any] = {
     "crop_ratio": (0.75, 4 / 3),
     "rotation_degrees": 0.0,
     "channel_shuffle": 0.0,
+    "channel_dropout": 0.0,
     "mixup_alpha": 0.0,
     "cutmix_alpha": 0.0,
 }
@@ -37,6 +38,7 @@ ON: dict[str, dict[str, Any]] = {  # name of the draws -> the change that switch
     "degrees": {"rotation_degrees": 20.0},
     "channels": {"channel_shuffle": 0.5},
     "mixes": {"mixup_alpha": 0.4, "cutmix_alpha": 1.0},
+    "kept": {"channel_dropout": 0.5},
 }
 ALL_ON: dict[str, Any] = {key: value for change in ON.values() for key, value in change.items()}
 SIDE_PX = 224
@@ -87,6 +89,7 @@ def test_seeds_and_epochs_share_nothing() -> None:
         assert not np.any(one.degrees == other.degrees)
         assert (one.channels == other.channels).all(axis=1).mean() < 0.6  # many are not shuffled
         assert not np.any((one.mixes == other.mixes).all(axis=1))
+        assert (one.kept == other.kept).all(axis=1).mean() < 0.4  # half of them are whole
 
 
 def test_the_order_is_a_permutation_of_all_images() -> None:
@@ -122,11 +125,13 @@ def test_switching_one_kind_on_leaves_order_and_other_draws(name: str) -> None:
 def test_changing_the_range_of_one_kind_leaves_the_others() -> None:
     one = _plan(**ALL_ON)
     changed = {"flip": 0.9, "rotation_degrees": 5.0, "channel_shuffle": 1.0}
-    assert _same(one, _plan(**ALL_ON | changed), "order", "boxes", "mixes")
-    others = ("flips", "degrees", "channels", "mixes")
+    assert _same(one, _plan(**ALL_ON | changed), "order", "boxes", "mixes", "kept")
+    others = ("flips", "degrees", "channels", "mixes", "kept")
     assert _same(one, _plan(**ALL_ON | {"crop_scale": (0.1, 0.5)}), *others)
     changed = {"mixup_alpha": 2.0, "cutmix_alpha": 0.1}
-    assert _same(one, _plan(**ALL_ON | changed), "order", "flips", "boxes", "degrees", "channels")
+    others = ("order", "flips", "boxes", "degrees", "channels")
+    assert _same(one, _plan(**ALL_ON | changed), *others, "kept")
+    assert _same(one, _plan(**ALL_ON | {"channel_dropout": 0.9}), *others, "mixes")
 
 
 def test_an_images_draw_does_not_depend_on_its_place_in_the_order(
@@ -143,6 +148,12 @@ def test_an_images_draw_does_not_depend_on_its_place_in_the_order(
     assert _same(before, after, *ON)
 
 
+@pytest.mark.parametrize("name", ON)
+def test_an_images_draw_does_not_depend_on_how_many_images_follow(name: str) -> None:
+    few, many = (getattr(_plan(count, **ALL_ON), name) for count in (37, 100))
+    assert np.array_equal(few, many[:37])
+
+
 def test_shapes_and_types_are_those_that_a_batch_takes() -> None:
     shapes = {
         name: (array.shape, array.dtype)
@@ -156,6 +167,7 @@ def test_shapes_and_types_are_those_that_a_batch_takes() -> None:
         "degrees": ((7,), np.float32),
         "channels": ((7, 3), np.int64),
         "mixes": ((7, 5), np.float32),
+        "kept": ((7, 3), np.bool_),
     }
 
 
@@ -271,6 +283,44 @@ def test_planes_are_permuted_with_their_probability(share: float) -> None:
         assert abs(count - 20_000 * expected) < 4 * deviation, order
 
 
+def _kept(count: int = 20_000, **changes: Any) -> NDArray[Any]:
+    kept = _plan(count, **changes).kept
+    assert kept is not None
+    return kept
+
+
+SMALLER = [planes for planes in product((False, True), repeat=3) if any(planes) and not all(planes)]
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 1.0])
+def test_planes_are_dropped_with_their_probability_and_six_sets_are_left_alike(
+    share: float,
+) -> None:
+    """A hit image keeps one or two planes: never all, never none."""
+    found = Counter(map(tuple, _kept(channel_dropout=share).tolist()))
+    hit = 20_000 - found.pop((True, True, True), 0)
+    assert abs(hit - 20_000 * share) <= 4 * math.sqrt(20_000 * share * (1 - share))
+    assert set(found) == set(SMALLER)
+    assert stats.chisquare([found[planes] for planes in SMALLER]).pvalue > 0.001
+
+
+def test_the_set_that_is_left_does_not_depend_on_how_many_images_are_hit() -> None:
+    rarely, often, always = (_kept(500, channel_dropout=share) for share in (0.2, 0.7, 1.0))
+    for fewer, more in ((rarely, often), (often, always)):
+        hit = ~fewer.all(axis=1)
+        assert hit.any()
+        assert np.array_equal(fewer[hit], more[hit])
+        assert (~more[~hit].all(axis=1)).any()
+
+
+def test_dropped_planes_have_nothing_to_do_with_shuffled_ones() -> None:
+    plan = _plan(20_000, channel_shuffle=0.5, channel_dropout=0.5)
+    assert plan.channels is not None
+    assert plan.kept is not None
+    moved, hit = (plan.channels != np.arange(3)).any(axis=1), ~plan.kept.all(axis=1)
+    assert abs(np.corrcoef(moved, hit)[0, 1]) < 4 / math.sqrt(20_000)
+
+
 # --- images mixed in pairs -------------------------------------------------------------------
 
 
@@ -289,7 +339,7 @@ def test_switching_mixing_on_leaves_all_else(changes: dict[str, Any]) -> None:
     without = {key: value for key, value in ALL_ON.items() if key not in ON["mixes"]}
     plain, mixed = _plan(**without), _plan(**without | changes)
     assert plain.mixes is None
-    assert _same(plain, mixed, "order", "flips", "boxes", "degrees", "channels")
+    assert _same(plain, mixed, "order", "flips", "boxes", "degrees", "channels", "kept")
 
 
 @pytest.mark.parametrize("alpha", [0.1, 0.2, 1.0, 4.0])

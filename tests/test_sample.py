@@ -14,7 +14,7 @@ from PIL import Image
 
 from minet.data.lists import label_problems, parse_list
 from minet.data.sample import CLASSES, draw, draw_jpeg, sample_images
-from minet.results import write_json
+from minet.results import read_csv, write_json
 from minet.seeding import Stream, generator
 from minet.settings_data import SPLITS, SampleSettings
 
@@ -68,7 +68,7 @@ def test_another_seed_draws_other_images(sample: Path, root: Path, tmp_path: Pat
     ours, other = contents(sample), contents(tmp_path / "other")
     assert ours.keys() == other.keys()
     same = {name for name in ours if ours[name] == other[name]}
-    assert same == {"train.txt", "val.txt", "test.txt"}
+    assert same == {f"{split}.{kind}" for split in SPLITS for kind in ("txt", "csv")}
     assert len(set(ours.values())) == len(ours)
 
 
@@ -76,7 +76,7 @@ def test_the_lists_name_every_image_once_with_its_class(sample: Path) -> None:
     splits = {split: parse_list((sample / f"{split}.txt").read_text(), split) for split in SPLITS}
     assert label_problems(splits) == []
     listed = [entry for split in SPLITS for entry in splits[split]]
-    images = [name for name in contents(sample) if not name.endswith(".txt")]
+    images = [name for name in contents(sample) if not name.endswith((".txt", ".csv"))]
     assert sorted(entry.path for entry in listed) == sorted(images)
     for entry in listed:
         assert Path(entry.path).parent.name == "-".join(CLASSES[entry.label])
@@ -90,6 +90,14 @@ def test_the_lists_have_the_format_of_mini_imagenet(sample: Path) -> None:
         b"images/red-dotted-square/test_00002.JPEG 2\n"
         b"images/magenta-dotted-square/test_00003.JPEG 3\n"
     )
+
+
+def test_the_tables_say_what_the_lists_say(sample: Path) -> None:
+    assert (sample / "test.csv").read_bytes().startswith(b"path,label\n")
+    for split in SPLITS:
+        listed = parse_list((sample / f"{split}.txt").read_text(), split)
+        rows = [(row["path"], int(row["label"])) for row in read_csv(sample / f"{split}.csv")]
+        assert rows == [(entry.path, entry.label) for entry in listed]
 
 
 @pytest.mark.parametrize("classes", [2, 3, 7, 10])

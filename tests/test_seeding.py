@@ -25,6 +25,9 @@ def test_numbers_of_the_streams_are_pinned() -> None:
         "CUTMIX": 9,
         "CUTMIX_PLACE": 10,
         "MIX_KIND": 11,
+        "CHANNEL_DROPOUT": 12,
+        "VALIDATION": 13,
+        "TEST": 14,
     }
 
 

@@ -14,8 +14,9 @@ import torch
 from conftest import ListSource
 from torch import nn
 
-from minet.augment import Draws, InputForm
+from minet.augment import Draws, InputForm, to_input
 from minet.batch import Batch, IndexArray
+from minet.channels import planes_given
 from minet.checkpoint import load_model, save_model
 from minet.data.plan import Share, plan_epoch
 from minet.engine import Engine
@@ -24,7 +25,7 @@ from minet.interrupt import Interrupt
 from minet.progress import EpochRecord, Progress
 from minet.resume import ResumeStore
 from minet.run import Outcome, Run, Watcher
-from minet.settings_train import RunSettings
+from minet.settings_train import AugmentSettings, RunSettings, scored_augment
 from minet.training import check_last_batch, fit, validate
 
 FORM = InputForm(16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -72,12 +73,15 @@ def prepared(
     save_every_s: float = 1e9,
     written: list[list[EpochRecord]] | None = None,
     network: nn.Module | None = None,
+    form: InputForm = FORM,
+    scored: AugmentSettings | None = None,
 ) -> Run:
     """Prepare a run of the tiny model on the source, which is its own validation split."""
     history = [] if written is None else written
+    val_plan = None if scored is None else partial(plan_epoch, source.count, 16, scored, 77)
     return Run(
         run,
-        Engine(network or model(), run.train, FORM, CPU),
+        Engine(network or model(), run.train, form, CPU),
         source,
         source,
         Share(run.train.batch_size),
@@ -85,6 +89,7 @@ def prepared(
         partial(plan_epoch, source.count, 16, run.train.augment, run.seed),
         ResumeStore(folder, save_every_s) if save_every_s else EveryStep(folder, 0),
         Watcher(steps, lambda records: history.append(list(records)), lambda *_: None),
+        val_plan,
     )
 
 
@@ -486,6 +491,163 @@ def test_reduced_precision_computes_in_it_and_keeps_weights_and_losses_whole(
     assert set(seen) == {torch.bfloat16}
     assert {weight.dtype for weight in outcome.weights.values()} == {torch.float32, torch.int64}
     assert outcome.best.val_accuracy > 0.9
+
+
+# --- planes that are given, validation images that are changed --------------------------------
+
+
+def narrow(planes: int) -> nn.Module:
+    """A tiny model of so many planes, with batch norm."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(planes, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(),
+        nn.Linear(4 * 14 * 14, 2),
+    )  # fmt: skip
+
+
+def unshuffled(raw_params: dict[str, Any], **changes: Any) -> RunSettings:
+    """A short recipe that leaves the planes in their order."""
+    run = settings(raw_params)
+    augment = run.train.augment.model_copy(update={"channel_shuffle": 0.0})
+    train = run.train.model_copy(update={"augment": augment} | changes)
+    return run.model_copy(update={"train": train})
+
+
+@pytest.mark.parametrize(
+    ("channels", "protocol", "planes"),
+    [("GB", "slice", 2), ("R", "slice", 1), ("RG", "sigmoid", 2), ("RB", "zero", 3)],
+)
+def test_training_works_on_the_planes_that_are_given(
+    raw_params, blobs, tmp_path, *, channels: str, protocol: str, planes: int
+) -> None:
+    """And is scored on them: the best epoch's loss is that of its weights on these planes."""
+    run = unshuffled(raw_params, channels=channels, protocol=protocol)
+    form = replace(FORM, channels=channels, protocol=protocol)
+    blobs.labels = blobs.images.float().mean(dim=(1, 2, 3)).gt(90).long()
+    if protocol == "sigmoid":  # which tells apart only the darkest
+        blobs.images = blobs.images // 60
+    outcome = train(run, blobs, tmp_path / "r", network=narrow(planes), form=form)
+    assert outcome.history[-1].train_loss < outcome.history[0].train_loss
+    assert outcome.best.val_accuracy > 0.9
+    best = narrow(planes)
+    best.load_state_dict(outcome.weights)
+    again = validate(Engine(best, run.train, form, CPU), blobs)
+    assert again == (outcome.best.val_loss, outcome.best.val_accuracy)
+    given = list(planes_given(channels, protocol))
+    pixels = blobs.images[:, given].float() / 255
+    if protocol == "sigmoid":
+        pixels = blobs.images[:, given].float().sigmoid()
+    if protocol == "zero":
+        pixels[:, 1] = 0
+    with torch.inference_mode():
+        logits = best.eval()((pixels - 0.5) / 0.25)
+    by_hand = nn.functional.cross_entropy(logits, blobs.labels).item()
+    assert outcome.best.val_loss == pytest.approx(by_hand, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("channels", "protocol", "planes"),
+    [("RGB", "zero", 3), ("GB", "zero", 3), ("GB", "slice", 2), ("B", "sigmoid", 1)],
+)
+def test_a_rank_without_images_passes_as_many_planes_as_the_others(
+    raw_params, channels: str, protocol: str, planes: int
+) -> None:
+    """As it does in the step whose last images are others'."""
+    run = unshuffled(raw_params, channels=channels, protocol=protocol)
+    form = replace(FORM, channels=channels, protocol=protocol)
+    engine = Engine(narrow(planes), run.train, form, CPU)
+    nothing = Batch(
+        torch.zeros((0, 3, 16, 16), dtype=torch.uint8),
+        torch.zeros(0, dtype=torch.int64),
+        np.zeros(0, np.int64),
+    )
+    inputs, labels, shares = engine._prepared(nothing, Draws(), 12)
+    assert inputs.shape == (0, planes, 12, 12)
+    assert inputs.dtype == torch.float32
+    assert (len(labels), shares) == (0, None)
+    loss, hits = engine.step(nothing, Draws(), images=1, lr=0.1, side_px=16)
+    assert (loss.item(), hits.item()) == (0, 0)
+
+
+def test_a_last_batch_of_one_image_is_tried_with_the_planes_that_are_given(
+    raw_params, blobs, tmp_path
+) -> None:
+    form = replace(FORM, channels="GB", protocol="slice")
+    run = unshuffled(raw_params)
+    small = nn.Sequential(nn.Conv2d(2, 4, 16), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
+    some = prepared(run, blobs, tmp_path / "r", network=small, form=form)
+    with pytest.raises(InputError, match="cannot be trained on at 16 px"):
+        check_last_batch(replace(some, count=17))
+    larger = prepared(run, blobs, tmp_path / "r", network=narrow(2), form=form)
+    check_last_batch(replace(larger, count=17))
+
+
+def asked_of_validation(raw_params: dict[str, Any], *, cropped: bool, shuffle: float) -> Any:
+    """Give what is done to validation images in a run with slips of the reports."""
+    train = settings(raw_params).train
+    slips = {"random_test_crop": cropped, "shuffle_validation": shuffle}
+    return scored_augment(
+        train.augment, train.compat.model_copy(update=slips), shuffle=slips["shuffle_validation"]
+    )
+
+
+CROPPED, SHUFFLED = {"cropped": True, "shuffle": 0.0}, {"cropped": False, "shuffle": 0.6}
+
+
+@pytest.mark.parametrize("asked", [CROPPED, SHUFFLED], ids=["cropped", "shuffled"])
+@pytest.mark.parametrize("batch_size", [8, 7, 40])
+def test_validation_images_are_changed_as_the_plan_says(
+    raw_params, blobs, asked: dict[str, Any], batch_size: int
+) -> None:
+    scored = asked_of_validation(raw_params, **asked)
+    plan = plan_epoch(40, 16, scored, 77, 2)
+    engine = Engine(model(), settings(raw_params).train, FORM, CPU)
+    blobs.batch_size = batch_size
+    found, plain = validate(engine, blobs, plan), validate(engine, blobs)
+    assert found is not None
+    assert plain is not None
+    inputs = to_input(blobs.images, FORM.on(CPU), Draws.of(plan, np.arange(40), CPU))
+    with torch.inference_mode():
+        logits = model().eval()(inputs)
+    by_hand = nn.functional.cross_entropy(logits, blobs.labels).item()
+    assert found[0] == pytest.approx(by_hand, abs=1e-5)
+    assert found[1] == (logits.argmax(dim=1) == blobs.labels).double().mean().item()
+    assert abs(found[0] - plain[0]) > 1e-4
+
+
+@pytest.mark.parametrize("asked", [None, CROPPED, SHUFFLED], ids=["not", "cropped", "shuffled"])
+def test_what_is_done_to_validation_images_is_drawn_anew_each_epoch(
+    raw_params, blobs, tmp_path, asked: dict[str, Any] | None
+) -> None:
+    """A model that does not change scores another loss each time, if anything is drawn."""
+    scored = None if asked is None else asked_of_validation(raw_params, **asked)
+    torch.manual_seed(0)
+    still = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 2))
+    run = settings(raw_params, optimizer="sgd", lr=1e-30)
+    outcome = train(run, blobs, tmp_path / "r", network=still, scored=scored)
+    losses = {record.val_loss for record in outcome.history}
+    assert len(losses) == (1 if asked is None else 3)
+
+
+@pytest.mark.parametrize("kill_at", [3, 5, 7, 12])
+@pytest.mark.parametrize("asked", [CROPPED, SHUFFLED], ids=["cropped", "shuffled"])
+def test_a_run_that_changes_validation_images_is_the_same_wherever_it_is_cut(
+    raw_params, blobs, tmp_path, asked: dict[str, Any], kill_at: int
+) -> None:
+    named: dict[str, Any] = {"scored": asked_of_validation(raw_params, **asked)}
+    run, cut = settings(raw_params, lr=1e-4), cutting(kill_at)
+    expected = train(run, blobs, tmp_path / "whole", **named)
+    with pytest.raises(Killed):
+        train(run, blobs, tmp_path / "cut", cut, save_every_s=0, **named)
+    assert_same(train(run, blobs, tmp_path / "cut", **named), expected)
+    plain = train(run, blobs, tmp_path / "plain")
+    ones, others = (
+        [(record.train_loss, record.lr) for record in outcome.history]
+        for outcome in (expected, plain)
+    )
+    assert ones == others, "what is done to validation images changed the training"
+    pairs = zip(expected.history, plain.history, strict=True)
+    assert all(one.val_loss != other.val_loss for one, other in pairs)
 
 
 @pytest.mark.slow

@@ -51,14 +51,20 @@ def make_data(folder: Path, storage: str = "raw") -> None:
     (folder / "initial.safetensors").write_bytes(safetensors.serialize({}))
 
 
-def run_settings(model: str, **changes: Any) -> dict[str, Any]:
-    """Give what `resolve` writes for `train`, with changes of `train`; `augment` is merged."""
+def run_settings(
+    model: str, *, arguments: dict[str, Any] | None = None, **changes: Any
+) -> dict[str, Any]:
+    """Give what `resolve` writes for `train`, with changes of `train`; its sections are merged.
+
+    `arguments` changes those of the model.
+    """
     raw = yaml.safe_load((ROOT / "params.yaml").read_text())
     raw["model"] = model
     raw["models"][model].pop("train", None)
-    augment = raw["train"]["augment"] | changes.pop("augment", {})
+    raw["models"][model] |= arguments or {}
+    sections = {name: raw["train"][name] | changes.pop(name, {}) for name in ("augment", "compat")}
     tiny = {"epochs": 3, "batch_size": 12, "input_px": 32, "warmup_epochs": 0.5}
-    raw["train"] |= tiny | changes | {"augment": augment}
+    raw["train"] |= tiny | changes | sections
     settings = resolved(Params.model_validate_json(json.dumps(raw)))["train"]
     return settings.model_dump(mode="json")
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minet.batch import EpochPlan, IndexArray, split_order
+from minet.channels import CHANNEL_SETS
 from minet.errors import InputError
 from minet.seeding import Stream, generator
 from minet.settings_train import AugmentSettings
@@ -38,7 +39,9 @@ def plan_epoch(
         numbers = generator(seed, Stream.CHANNELS, epoch).random((count, 4))
         shuffled = numbers[:, :1] < settings.channel_shuffle
         channels = np.where(shuffled, numbers[:, 1:].argsort(axis=1), np.arange(3))
-    return EpochPlan(order, flips, boxes, degrees, channels, _mixes(count, settings, seed, epoch))
+    mixes = _mixes(count, settings, seed, epoch)
+    kept = _kept(count, settings, seed, epoch)
+    return EpochPlan(order, flips, boxes, degrees, channels, mixes, kept)
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,17 @@ def _crops(
     top = np.where(none, spare_y // 2, np.floor(numbers[:, -2] * (spare_y + 1)))
     left = np.where(none, spare_x // 2, np.floor(numbers[:, -1] * (spare_x + 1)))
     return np.stack([top, left, heights, widths], axis=1).astype(np.float32)
+
+
+def _kept(count: int, settings: AugmentSettings, seed: int, epoch: int) -> NDArray[np.bool_] | None:
+    """Draw which planes of each image are left: all, or with a probability one of the six sets."""
+    if not settings.channel_dropout:
+        return None
+    numbers = generator(seed, Stream.CHANNEL_DROPOUT, epoch).random((count, 2))
+    smaller = [planes for planes in CHANNEL_SETS.values() if len(planes) < 3]
+    sets = np.array([[plane in planes for plane in range(3)] for planes in smaller])
+    chosen = sets[(numbers[:, 1] * len(sets)).astype(np.int64)]
+    return chosen | (numbers[:, :1] >= settings.channel_dropout)
 
 
 def _mixes(
