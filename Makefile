@@ -2,12 +2,13 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test test-slow lint lock wheel chaos bench-data bench-train clean
+.PHONY: help setup repro test test-slow lint lock wheel zoo chaos bench-data bench-train clean
 
 VENV := .venv
 BENCH := .venv-bench
 BENCH_FLAGS ?=
 CHAOS_FLAGS ?=
+JOBS ?= 2
 PYTHON ?= python3
 DIST := dist
 UV_VERSION := 0.13.9
@@ -61,6 +62,9 @@ wheel: ## FFCV as a wheel for PYTHON, for machines without Debian packages
 	$(check-python)
 	$(install-packages)
 	@tools/wheel.sh "$(PYTHON)" "$(DIST)"
+
+zoo: $(VENV)/.ready ## every published experiment of five reports, JOBS rows at a time
+	@python -m minet zoo --jobs $(JOBS)
 
 chaos: $(VENV)/.ready ## kill training 20 times at random moments, hold the result against a run left alone
 	@python tests/chaos.py $(CHAOS_FLAGS)

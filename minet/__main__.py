@@ -1,11 +1,12 @@
-"""What is asked of minet beside the pipeline: python -m minet verify data/beton/test.beton."""
+"""What is asked of minet beside the pipeline: python -m minet verify | zoo."""
 
 import argparse
 from pathlib import Path
 
 from minet.data.verify import verify
 from minet.errors import InputError
-from stages.cli import run, workers
+from minet.zoo_run import run_zoo
+from stages.cli import cores, run, workers
 
 
 def main() -> None:
@@ -14,7 +15,15 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("verify", help="hold every byte of betons against their sidecars")
     command.add_argument("beton", type=Path, nargs="+")
-    _verify(parser.parse_args().beton)
+    command = commands.add_parser("zoo", help="reproduce all rows of the zoo, then its tables")
+    command.add_argument("--jobs", type=int, default=2, help="rows at a time")
+    args = parser.parse_args()
+    if args.command == "verify":
+        _verify(args.beton)
+    elif args.jobs < 1:
+        raise InputError(f"--jobs is {args.jobs}; must be at least 1")
+    else:
+        run_zoo(args.jobs, cores())
 
 
 def _verify(paths: list[Path]) -> None:

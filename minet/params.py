@@ -98,8 +98,8 @@ def recipe(params: Params, model: str) -> TrainSettings:
 
 
 def _merged_recipe(params: Params, model: str) -> dict[str, Any]:
-    own = _merge(params.train.model_dump(mode="json"), params.models[model].get("train", {}))
-    return _merge(own, params.recipes.get(params.recipe, {}))
+    own = merge(params.train.model_dump(mode="json"), params.models[model].get("train", {}))
+    return merge(own, params.recipes.get(params.recipe, {}))
 
 
 def _model_problems(raw: Mapping[str, Any], known_models: Collection[str]) -> list[str]:
@@ -119,7 +119,7 @@ def _model_problems(raw: Mapping[str, Any], known_models: Collection[str]) -> li
         problems.append(f"models.{model} is missing; add `{model}: {{}}` under models")
     for name, block in blocks.items():
         if isinstance(block, dict) and "train" in block:
-            problems += _change_problems(f"models.{name}.train", raw.get("train"), block["train"])
+            problems += change_problems(f"models.{name}.train", raw.get("train"), block["train"])
     return problems
 
 
@@ -135,17 +135,17 @@ def _recipe_problems(raw: Mapping[str, Any]) -> list[str]:
         problems.append(f"recipes.{OWN} is not a recipe: `recipe: {OWN}` stands for none of them")
     for key, changes in recipes.items():
         if isinstance(changes, dict):  # pydantic tells the others
-            problems += _change_problems(f"recipes.{key}", base, changes)
+            problems += change_problems(f"recipes.{key}", base, changes)
     return problems
 
 
-def _change_problems(here: str, base: Any, changes: Any) -> list[str]:
+def change_problems(here: str, base: Any, changes: Any) -> list[str]:
     """Problems that changes of a recipe add to those of `train`."""
     if not isinstance(changes, dict):
         return [f"{here} is {changes!r}; must be a mapping of settings of train"]
     if not isinstance(base, dict):
         return []
-    before, after = (_train_errors(raw) for raw in (base, _merge(base, changes)))
+    before, after = (_train_errors(raw) for raw in (base, merge(base, changes)))
     already = before.keys() - _keys(changes)  # `train` itself reports these
     return [f"{here}.{text}" for place, text in after.items() if place not in already]
 
@@ -173,11 +173,11 @@ def _train_errors(raw: Mapping[str, Any]) -> dict[tuple[str, ...], str]:
     return {}
 
 
-def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Put changes over a mapping, section by section."""
     merged = dict(base)
     for key, value in changes.items():
         old = merged.get(key)
         both = isinstance(old, dict) and isinstance(value, dict)
-        merged[key] = _merge(old, value) if both else value  # type: ignore[arg-type]
+        merged[key] = merge(old, value) if both else value  # type: ignore[arg-type]
     return merged

@@ -1,0 +1,115 @@
+"""The zoo's results as markdown: every row beside what was published and beside its baseline."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+Record = Mapping[str, Any]
+
+# as in minet.channels, which needs torch
+CHANNEL_SETS = ("RGB", "RG", "GB", "RB", "R", "G", "B")
+# what may stand for a published accuracy, the best first, and how its cell begins
+PUBLISHED = {"accuracy": "", "val_accuracy": "val ", "kaggle": "kaggle "}
+LEFT = {"row", "report", "model", "against"}  # columns of words; those of figures are on the right
+EN_DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
+
+
+def zoo_table(record: Record) -> str:
+    """Give a line for every row of zoo/comparison.json.
+
+    Brackets hold 95 % intervals, what follows `±` is the standard deviation over seeds. Rules of
+    several shares are named with each verdict, a single one in the header alone.
+    """
+    rows = record["rows"]
+    rules = {rule for row in rows.values() if (rule := _rule(row)) is not None}
+    one_rule = len(rules) == 1
+    header = [
+        *("row", "report", "model", "published", "ours", "against", "difference", "p", "ratio"),
+        f"{_percent(*rules)}?" if one_rule else "rule",
+        *("parameters", "MACs (M)"),
+    ]
+    return _table(
+        header,
+        (
+            [
+                f"`{name}`",
+                row["report"],
+                row["model"],
+                _published(row["published"]),
+                _ours(row),
+                *(_against(row["against"], name_rule=not one_rule) if row["against"] else [""] * 5),
+                f"{row['cost']['parameters']:,}",
+                f"{row['cost']['macs'] / 1e6:.1f}",
+            ]
+            for name, row in rows.items()
+        ),
+    )
+
+
+def channel_table(record: Record) -> str:
+    """Give accuracies per channel set, published / ours, of the rows that are about them."""
+    lines = []
+    for name, row in record["rows"].items():
+        theirs, ours = row["published"].get("channels") or {}, row["channels"]
+        if theirs or len(ours) > 1:
+            cells = (_channel_cell(theirs.get(key), ours.get(key)) for key in CHANNEL_SETS)
+            lines.append([f"`{name}`", *cells])
+    return _table(["row", *CHANNEL_SETS], lines)
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    marks = ["---" if column in LEFT else "---:" for column in header]
+    lines = ([cell.replace("|", r"\|") for cell in line] for line in (header, marks, *rows))
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _rule(row: Record) -> float | None:
+    rule: float | None = (row["against"] or {}).get("rule")
+    return rule
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:g} %"
+
+
+def _published(published: Record) -> str:
+    for key, prefix in PUBLISHED.items():
+        if published.get(key) is not None:
+            return f"{prefix}{round(published[key], 4)}"
+    return "-"
+
+
+def _ours(row: Record) -> str:
+    deviation = "" if row["accuracy_sd"] is None else f" ± {row['accuracy_sd']:.3f}"
+    interval = f"{row['accuracy_low']:.3f}{EN_DASH}{row['accuracy_high']:.3f}"
+    return f"{row['accuracy']:.3f}{deviation} ({interval})"
+
+
+def _against(against: Record, *, name_rule: bool) -> list[str]:
+    """Give the cells of a comparison: its baseline, difference, p, ratio and verdict."""
+    middle, low, high = (
+        f"{against['difference' + end]:+z.3f}".replace("-", MINUS) for end in ("", "_low", "_high")
+    )
+    p = against["p_holm"]
+    cells = [
+        against["row"],
+        f"{middle} ({low} to {high})",
+        "< 0.001" if p < 0.001 else f"{p:.3f}",
+    ]
+    if against["rule"] is None:
+        return [*cells, "", ""]
+    rule = f"{_percent(against['rule'])}: " if name_rule else ""
+    return [*cells, _ratio(against), rule + against["verdict"]]
+
+
+def _ratio(against: Record) -> str:
+    if against["ratio"] is None:
+        return "-"
+    high = "-" if against["ratio_high"] is None else f"{against['ratio_high']:.2f}"
+    return f"{against['ratio']:.2f} ({against['ratio_low']:.2f} to {high})"
+
+
+def _channel_cell(theirs: float | None, ours: Record | None) -> str:
+    if theirs is None and ours is None:
+        return ""
+    cell = "-" if ours is None else f"{ours['accuracy']:.3f}"
+    return f"{'-' if theirs is None else theirs} / {cell}"

@@ -1,0 +1,35 @@
+"""Write digests of the code that each row's stages load, a file a model.
+
+The rows of the zoo depend on these and not on the files themselves: DVC's matrix cannot name a
+row's model, and a list of fifty files in each of a hundred stages makes a lock of 20,000 lines.
+"""
+
+from pathlib import Path
+
+from minet.models import MODELS
+from minet.results import file_digest, whole_folder, write_json
+from minet.sources import closure
+from stages.cli import parse_paths, run
+
+STAGES = ("inputs", "train", "evaluate", "cost")
+TABLE = Path("minet/models/__init__.py")  # a run gets its builder's name from its settings
+
+
+def main() -> None:
+    """Write the folder, whole."""
+    args = parse_paths(__doc__, "out")
+    with whole_folder(args.out) as folder:
+        for name, builder in MODELS.items():
+            own = Path(*builder.partition(":")[0].split(".")).with_suffix(".py")
+            write_json(folder / f"{name}.json", {stage: digests(stage, own) for stage in STAGES})
+
+
+def digests(stage: str, model: Path) -> dict[str, str]:
+    """Give the digest of each file of this tree that a stage loads for a model."""
+    root = Path()
+    files = closure(root, Path("stages", f"{stage}.py")) | closure(root, model)
+    return {str(file): file_digest(file) for file in sorted(files - {TABLE})}
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,66 @@
+"""Write what a row of the zoo stands on: settings by seed, paths of its data, digests of both.
+
+DVC cannot say in the matrix of rows and seeds which data and which model's code a row needs; here
+it can, and the stages of the matrix depend on what is written here. A file that comes out the same
+reruns none of them.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from minet.results import file_digest, read_json, whole_file, whole_folder, write_json
+from minet.settings import read_settings
+from minet.settings_zoo import RowSettings
+from stages.cli import parse_paths, run
+
+
+def main() -> None:
+    """Write the folder of one row, whole."""
+    args = parse_paths(__doc__, "settings", "data", "initial", "code", "out")
+    settings = read_settings(args.settings, RowSettings)
+    data = args.data
+    betons = {split: data / "beton" / f"{split}.beton" for split in ("train", "val", "test")}
+    classes, index = data / "index" / "classes.csv", data / "index" / "test.csv"
+    # a sidecar holds the digest of its beton's content
+    sidecars = {split: path.with_suffix(".json") for split, path in betons.items()}
+    trained = {"classes": classes, "initial": args.initial}
+    trained |= {split: betons[split] for split in ("train", "val")}
+    with whole_folder(args.out) as folder:
+        for seed in settings.seeds:
+            write_json(folder / f"train-{seed}.json", _plain(settings, "train") | {"seed": seed})
+        write_json(folder / "evaluate.json", _plain(settings, "evaluate"))
+        write_json(folder / "cost.json", _plain(settings, "cost"))
+        _write_arguments(folder / "train.args", trained)
+        _write_arguments(folder / "evaluate.args", {"test": betons["test"], "index": index})
+        code = read_json(args.code)
+        write_json(folder / "cost.sources.json", code["cost"])
+        _write_digests(
+            folder / "train.sources.json",
+            [classes, args.initial, sidecars["train"], sidecars["val"]],
+            code["train"],
+        )
+        _write_digests(
+            folder / "evaluate.sources.json",
+            [classes, index, sidecars["test"]],
+            code["evaluate"],
+        )
+
+
+def _plain(settings: RowSettings, part: str) -> dict[str, Any]:
+    found: dict[str, Any] = getattr(settings, part).model_dump(mode="json")
+    return found
+
+
+def _write_arguments(path: Path, paths: Mapping[str, Path]) -> None:
+    """Write arguments as `parse_paths` takes them from a file, a line each."""
+    with whole_file(path) as partial:
+        partial.write_text("".join(f"--{name}={place}\n" for name, place in paths.items()))
+
+
+def _write_digests(path: Path, files: Iterable[Path], code: Mapping[str, str]) -> None:
+    write_json(path, {str(file): file_digest(file) for file in files} | dict(code))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,222 @@
+"""The rows of the zoo: checked, merged over the defaults, held against one another."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from closure import ROOT
+
+from benchmarks.published import PUBLISHED
+from minet.errors import InputError
+from minet.models import MODELS, fresh_layers
+from minet.params import Params, check_params
+from minet.settings_zoo import RowSettings, Zoo
+from minet.zoo import check_zoo, row_settings, variant_of, variant_settings
+from minet.zoo_record import RowOutcome, SeedOutcome, zoo_record
+from minet.zoo_run import changed_rows, put_table
+from stages.code import digests
+
+
+@pytest.fixture
+def params(raw_params: dict[str, Any]) -> Params:
+    """Give the root's settings, valid."""
+    checked, problems = check_params(raw_params, MODELS)
+    assert checked is not None, problems
+    return checked
+
+
+@pytest.fixture
+def raw() -> dict[str, Any]:
+    """Give zoo/params.yaml as it is committed, as plain data."""
+    found: dict[str, Any] = yaml.safe_load((ROOT / "zoo/params.yaml").read_text())
+    return found
+
+
+def checked(raw: dict[str, Any], params: Params) -> Zoo:
+    zoo, problems = check_zoo(raw, params, MODELS)
+    assert zoo is not None
+    assert not problems
+    return zoo
+
+
+def settings_of(name: str, zoo: Zoo, params: Params) -> RowSettings:
+    model = zoo.rows[name].model
+    return row_settings(name, zoo, params, MODELS[model], fresh_layers(model))
+
+
+def test_every_report_has_its_rows(raw, params) -> None:
+    rows = checked(raw, params).rows
+    counts = dict.fromkeys(("000", "001", "002", "003", "004", "ours"), 0)
+    for name, row in rows.items():
+        counts[row.report] += 1
+        assert name.startswith("ours_" if row.report == "ours" else f"r{row.report}_")
+        assert settings_of(name, checked(raw, params), params).train.model == row.model
+    assert counts == {"000": 6, "001": 7, "002": 4, "003": 20, "004": 4, "ours": 3}
+
+
+def test_a_row_is_the_defaults_under_its_recipe_under_its_own(raw, params) -> None:
+    zoo = checked(raw | {"budget": "published"}, params)
+    resnet, dynamic = (
+        settings_of(f"r000_{name}", zoo, params).train.train
+        for name in ("resnet34", "dynamic_resnet18")
+    )
+    assert (resnet.epochs, dynamic.epochs) == (10, 30)
+    assert resnet.batch_size == dynamic.batch_size == 128
+    assert resnet.nesterov == params.train.nesterov
+    assert resnet.augment.crop_scale == (1, 1)
+    assert resnet.augment.crop_ratio == params.train.augment.crop_ratio
+
+
+def test_a_budget_lies_over_the_recipe_and_not_over_the_cost(raw, params) -> None:
+    zoo = checked(raw, params)
+    assert zoo.budget == "smoke"
+    row = settings_of("r002_resnet18_pretrained", zoo, params)
+    assert (row.train.train.input_px, row.train.weights, row.train.fresh) == (64, "random", ())
+    assert row.cost.input_px == 512
+    assert settings_of("r001_resnet34_flatten", zoo, params).train.train.input_px == 224
+    zoo = checked(raw | {"budget": "published"}, params)
+    row = settings_of("r002_resnet18_pretrained", zoo, params)
+    assert (row.train.train.input_px, row.train.weights) == (512, "imagenet")
+    assert settings_of("r001_dwg_densenet121", zoo, params).train.fresh
+
+
+def test_a_model_of_fewer_planes_is_costed_with_them(raw, params) -> None:
+    zoo = checked(raw, params)
+    assert settings_of("r003_slice_rg", zoo, params).cost.channels == 2
+    assert settings_of("r003_sigmoid_b", zoo, params).cost.channels == 1
+    assert settings_of("r003_cnn3", zoo, params).cost.channels == 3
+
+
+def test_a_variant_has_data_of_its_own(raw, params) -> None:
+    zoo = checked(raw, params)
+    assert variant_of(zoo.rows["r002_resnet50"]) == "five_512"
+    assert variant_of(zoo.rows["r000_resnet18"]) is None
+    variant = variant_settings("five_512", zoo, params)
+    assert (variant.sample.classes, variant.data.layout) == (5, "csv")
+    assert (variant.beton.crop_px, variant.beton.storage) == (512, "jpg")
+    assert variant.beton.jpeg_quality == params.beton.jpeg_quality
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        ("budget", "smok", "budget is 'smok'; did you mean smoke? allowed: published, smoke"),
+        ("seeds", [1, 1], "seeds is [1, 1]; must be distinct"),
+        ("seeds", [], "seeds is []; list should have at least 1 item"),
+        ("rows.r003_cool.model", "cooll", "rows.r003_cool.model is 'cooll'; did you mean cool?"),
+        ("rows.r003_cool.recipe", "report_3", "rows.r003_cool.recipe is 'report_3'; did you mean"),
+        ("rows.r003_cool.data", "data/zoo/six", "rows.r003_cool.data is 'data/zoo/six'; did you"),
+        ("rows.r003_cool.initial", "imagenet", "rows.r003_cool.initial is 'imagenet'; did you"),
+        ("rows.r003_cool.baseline", "r003_cool", "baseline is 'r003_cool'; did you mean"),
+        ("rows.r003_cool.baseline", None, "rows.r003_cool.rule is 0.9; must have a baseline"),
+        ("rows.r003_cool.baseline", "r002_resnet18", "must be 'data', the same test images"),
+        ("rows.r003_cool.train", {"epoch": 3}, "rows.r003_cool.train.epoch is not a setting; did"),
+        ("rows.r003_cool.train", {"lr": -1.0}, "rows.r003_cool.train.lr is -1.0; input should"),
+        ("rows.r003_cool.evaluate", {"absent": "x"}, "rows.r003_cool.evaluate.absent is 'x'"),
+        ("rows.r003_cool.budgets", {"big": {}}, "rows.r003_cool.budgets.big is no budget"),
+        ("rows.r003_cool.published", {"acuracy": 0.1}, "acuracy is not a setting; did you mean"),
+        ("rows.r003_cool.published", {"accuracy": 25.3}, "published.accuracy is 25.3; input"),
+        ("recipes.report_000.lr", "fast", "recipes.report_000.lr is 'fast'; input should be"),
+        ("budgets.smoke.train", {"epochs": 0}, "budgets.smoke.train.epochs is 0; input should"),
+        ("variants.five_512.beton", {"crop_px": 9999}, "variants.five_512.beton.crop_px is 9999"),
+        ("initials.imagenet_resnet18", "resnet81", "initials.imagenet_resnet18 is 'resnet81'"),
+    ],
+)
+def test_a_mistake_is_named_with_its_place_and_what_is_allowed(
+    raw, params, place: str, value: object, said: str
+) -> None:
+    *sections, key = place.split(".")
+    section = raw
+    for name in sections:
+        section = section[name]
+    section[key] = value
+    _, problems = check_zoo(raw, params, MODELS)
+    assert any(said in problem for problem in problems), problems
+
+
+def test_published_costs_are_those_of_the_table_of_costs(raw, params) -> None:
+    """What docs/costs.md explains, figure by figure, is what the rows say was printed."""
+    rows = checked(raw, params).rows.values()
+    for figure in PUBLISHED:
+        of_model = [r for r in rows if r.report == figure.report and r.model == figure.model]
+        printed = {
+            re.sub(r"[\s()M%G]", "", value)
+            for row in of_model
+            for value in row.published.cost.values()
+        }
+        assert figure.printed in printed, figure
+
+
+def test_code_of_a_model_is_in_the_digests_of_its_rows_alone(root: Path, monkeypatch) -> None:
+    monkeypatch.chdir(root)
+    cool, rrdb = (Path(f"minet/models/{name}.py") for name in ("cool", "rrdb"))
+    assert str(cool) in digests("train", cool)
+    assert str(cool) not in digests("train", rrdb)
+    assert {"stages/train.py", "minet/training.py", "minet/blocks.py"} <= digests(
+        "train", rrdb
+    ).keys()
+    assert "minet/training.py" not in digests("cost", rrdb)
+    assert not any("zoo" in file for file in digests("train", rrdb))
+
+
+def outcome(settings: RowSettings, hits: list[bool], paths: list[str]) -> RowOutcome:
+    scores = {"accuracy": 0.5, "loss": 1.0, "top5": 1.0, "precision": 0.5, "recall": 0.5}
+    costs = {"parameters": 7, "parameter_mb": 0.1, "macs": 9, "flops": 18, "activation_mb": 0.1}
+    seed = SeedOutcome(
+        train={"best_epoch": 1},
+        test=scores | {"f1": 0.5, "macro_f1": 0.5},
+        channels={"RGB": {"accuracy": 0.5}},
+        fingerprint="f",
+        paths=paths,
+        hits=hits,
+    )
+    return RowOutcome(settings, costs | {"depth": 1, "input_px": 224}, {"a": "b"}, 2, {0: seed})
+
+
+def test_rows_are_held_against_their_baselines_on_the_same_images(raw, params) -> None:
+    zoo = checked(raw, params)
+    names = ("r003_resnet34", "r003_cool", "r003_parallel")
+    images = [f"{number}.jpg" for number in range(8)]
+    hits = ([True] * 8, [True] * 4 + [False] * 4, [True] * 8)
+    rows = {
+        name: outcome(settings_of(name, zoo, params), found, images)
+        for name, found in zip(names, hits, strict=True)
+    }
+    record = zoo_record("smoke", rows)
+    assert list(record["rows"]) == list(names)
+    assert record["rows"]["r003_resnet34"]["against"] is None
+    against = record["rows"]["r003_cool"]["against"]
+    assert (against["row"], against["difference"], against["ratio"]) == ("r003_resnet34", -0.5, 0.5)
+    assert against["p"] == 0.125
+    assert against["p_holm"] == 0.25  # of two comparisons, the smaller one twice
+    assert record["rows"]["r003_cool"]["published"]["accuracy"] == 0.253
+    json.dumps(record, allow_nan=False)
+    rows["r003_cool"] = outcome(rows["r003_cool"].settings, hits[1], images[::-1])
+    with pytest.raises(InputError, match="r003_cool and r003_resnet34 were tested on different"):
+        zoo_record("smoke", rows)
+
+
+def test_what_is_not_up_to_date_is_sorted_by_row_and_stage() -> None:
+    place = "zoo/dvc.yaml"
+    names = ("cost@a", "evaluate@a-0", "train@a-0", "train@b-1", "cost@c", "compare", "inputs@a")
+    status = {f"{place}:{name}": [] for name in names} | {"train": [], "dvc.yaml:cost": []}
+    assert changed_rows(status) == {
+        "a-0": [f"{place}:{name}" for name in ("train@a-0", "evaluate@a-0", "cost@a")],
+        "b-1": [f"{place}:train@b-1"],
+        "c": [f"{place}:cost@c"],
+    }
+
+
+def test_the_first_table_goes_between_the_markers(tmp_path: Path) -> None:
+    page, table = tmp_path / "README.md", tmp_path / "table.md"
+    table.write_text("# Title\n\nwords\n\n| a |\n| - |\n| 1 |\n\nmore\n\n| b |\n| - |\n")
+    page.write_text("before\n<!-- zoo -->\nold\n<!-- /zoo -->\nafter\n")
+    put_table(page, table)
+    assert page.read_text() == ("before\n<!-- zoo -->\n| a |\n| - |\n| 1 |\n<!-- /zoo -->\nafter\n")
+    page.write_text("none\n")
+    with pytest.raises(InputError, match="has 0 places between"):
+        put_table(page, table)
+    assert page.read_text() == "none\n"
