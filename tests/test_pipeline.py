@@ -1,121 +1,22 @@
 """The main job with the real DVC, on a tiny sample: real files, real processes, real kills."""
 
-import hashlib
 import json
 import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 
 import pytest
 import yaml
-from closure import ROOT
+from project import Project, digest, ran, ran_in_order
 from test_cost import DEPTHS
 from test_models import PINNED
 
 from minet.data.layout import read_layout
 from minet.models import MODELS
-
-TINY = {
-    "model": "rrdb",
-    "sample": {"classes": 4, "train": 48, "val": 12, "test": 12, "seed": 1},
-    "train": {"epochs": 3, "batch_size": 4, "input_px": 32, "save_every_s": 0.001},
-    "evaluate": {"batch_size": 8},
-    "cost": {"input_px": 64},
-}
-COMPARED = (
-    "data/index/train.csv",
-    "data/beton/train.beton",
-    "data/beton/val.beton",
-    "data/beton/test.beton",
-    "data/beton/train.json",
-    "checkpoints/model.safetensors",
-    "plots/history.csv",
-    "plots/predictions.csv",
-    "plots/curves.png",
-    "metrics/data.json",
-    "metrics/train.json",
-    "metrics/test.json",
-    "metrics/channels.json",
-    "metrics/cost.json",
-)
-
-
-class Project:
-    """A copy of this tree under git and DVC of its own, with a tiny sample."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        shutil.copytree(ROOT, folder, ignore=_not_in_git())
-        path = folder / "params.yaml"
-        raw = yaml.safe_load(path.read_text())
-        for key, value in TINY.items():
-            raw[key] = raw[key] | value if isinstance(value, dict) else value
-        path.write_text(yaml.safe_dump(raw, sort_keys=False))
-        (folder / "dvc.lock").unlink(missing_ok=True)
-        for command in (
-            "git init -q -b main",
-            "git config user.name test",
-            "git config user.email test@localhost",
-            "git add -A",
-            "git commit -q -m tiny",
-        ):
-            self.run(command)
-
-    def run(self, command: str, *, code: int = 0, **environment: str) -> str:
-        """Run a command, assert its exit code, return what it said on both streams."""
-        done = subprocess.run(
-            command, shell=True, cwd=self.folder, env=_environment(environment), text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=500, check=False,
-        )  # fmt: skip
-        assert done.returncode == code, f"{command} exited with {done.returncode}\n{done.stdout}"
-        return done.stdout
-
-    def start(self, command: str, **environment: str) -> subprocess.Popen[bytes]:
-        """Start a command in a process group of its own, so that all of it can be killed."""
-        return subprocess.Popen(
-            f"exec {command}", shell=True, cwd=self.folder, env=_environment(environment),
-            start_new_session=True,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-
-    def digests(self) -> dict[str, str]:
-        return {name: _digest(self.folder / name) for name in COMPARED}
-
-    def record(self, name: str) -> dict:
-        return json.loads((self.folder / "metrics" / f"{name}.json").read_text())
-
-    def partials(self) -> list[Path]:
-        return [path for path in self.folder.rglob("*.partial") if ".dvc" not in path.parts]
-
-
-def _not_in_git() -> Callable[[str, list[str]], list[str]]:
-    """Give copytree's filter: only files that git tracks or could track."""
-    command = ["git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard"]
-    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n")
-    kept = {ROOT / name for name in listed if name}
-    kept |= {parent for path in kept for parent in path.parents}
-    return lambda folder, names: [name for name in names if Path(folder, name) not in kept]
-
-
-def _environment(changes: dict[str, str]) -> dict[str, str]:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1", **changes}
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def ran(output: str) -> list[str]:
-    """Stages that DVC said it ran."""
-    return re.findall(r"Running stage '([\w@]+)'", output)
 
 
 @pytest.fixture(scope="module")
@@ -123,10 +24,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Give a project whose pipeline has run once, from nothing, with one worker."""
     made = Project(tmp_path_factory.mktemp("first") / "minet")
     output = made.run("dvc repro", MINET_WORKERS="1")
-    assert ran(output) == [
+    assert ran_in_order(output) == {
         *("resolve", "sample", "index", "beton@train", "beton@val", "beton@test", "weights"),
         *("train", "evaluate", "cost", "plots"),
-    ]
+    }
     made.run("git add -A && git commit -q -m results")
     return made
 
@@ -185,7 +86,7 @@ def test_another_model_runs_only_what_depends_on_it_and_comes_back_from_the_cach
 ) -> None:
     before = project.digests()
     output = project.run("dvc exp run -S model=cnn3")
-    assert ran(output) == ["resolve", "train", "evaluate", "cost", "plots"]
+    assert ran_in_order(output) == {"resolve", "train", "evaluate", "cost", "plots"}
     diff = json.loads(project.run("dvc metrics diff --json"))
     parameters = diff["metrics/cost.json"]["parameters"]
     assert parameters["old"] != parameters["new"]
@@ -216,11 +117,11 @@ def test_another_model_runs_only_what_depends_on_it_and_comes_back_from_the_cach
 def test_a_mistake_is_named_and_costs_nothing(project: Project, change: str, message: str) -> None:
     outputs = [path for name in ("data", "checkpoints", "plots", "metrics")
                for path in (project.folder / name).rglob("*") if path.is_file()]  # fmt: skip
-    before = {path: _digest(path) for path in outputs}
+    before = {path: digest(path) for path in outputs}
     output = project.run(f"dvc exp run -S {change}", code=255)
     assert message in output
     assert "Traceback" not in output
-    assert {path: _digest(path) for path in before} == before
+    assert {path: digest(path) for path in before} == before
     # git compares the time and the length before the text; a new time makes it look
     project.run("touch params.yaml && git checkout -q params.yaml")
     assert ran(project.run("dvc repro")) == []
@@ -242,7 +143,8 @@ def test_from_scratch_with_two_workers_and_killed_it_ends_with_the_same_bytes(
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     output = other.run("dvc repro", MINET_WORKERS="2")
-    assert ran(output)[0] == "train", "what had ended before the kill was done again"
+    again = ran_in_order(output)
+    assert {"train"} <= again <= {"train", "evaluate", "cost", "plots"}, "more was done again"
     resumed = re.search(r"resumed at epoch (\d), step (\d+)", output)
     assert resumed, output
     assert 0 < int(resumed[1]) * 12 + int(resumed[2]) < 36
@@ -253,7 +155,9 @@ def test_from_scratch_with_two_workers_and_killed_it_ends_with_the_same_bytes(
 
 def test_a_changed_split_is_prepared_again_and_no_other(project: Project) -> None:
     output = project.run("dvc exp run -S sample.val=14")
-    assert ran(output)[:5] == ["resolve", "sample", "index", "beton@val", "train"]
+    stages = {"resolve", "sample", "index", "beton@val", "train"}
+    assert stages <= ran_in_order(output)
+    assert not {"beton@train", "beton@test"} & set(ran(output))
     assert read_layout(project.folder / "data/beton/val.beton").labels.size == 14
     project.run("git checkout -q . && dvc checkout -q")
     assert ran(project.run("dvc repro")) == []
@@ -272,7 +176,7 @@ def test_a_stage_run_by_hand_cannot_reach_the_cache_through_a_hard_link(project:
     """Each stage writes beside its outputs and renames; root may write to read-only files."""
     cache = project.folder / ".dvc/cache/files/md5"
     project.run("dvc config cache.type hardlink && dvc checkout --relink -q")
-    before = {path: _digest(path) for path in cache.rglob("*") if path.is_file()}
+    before = {path: digest(path) for path in cache.rglob("*") if path.is_file()}
     linked = {path.stat().st_ino for path in before}
     folders = (project.folder / name for name in ("data", "checkpoints", "plots"))
     files = chain.from_iterable(folder.rglob("*") for folder in folders)
@@ -285,7 +189,7 @@ def test_a_stage_run_by_hand_cannot_reach_the_cache_through_a_hard_link(project:
             project.run(stage["cmd"].replace("${item.split}", split))
     replaced = [path for path in outputs if path.stat().st_ino not in linked]
     assert {path.suffix for path in replaced} == kinds
-    assert {path: _digest(path) for path in before} == before
+    assert {path: digest(path) for path in before} == before
     project.run("git checkout -q . && dvc checkout -q")
     assert ran(project.run("dvc repro")) == []
 
@@ -296,16 +200,16 @@ def test_training_starts_from_weights_of_ones_own(project: Project) -> None:
     shutil.copy(project.folder / "checkpoints/model.safetensors", mine)
     start = "dvc exp run -S models.rrdb.weights=mine.safetensors"
     output = project.run(start)
-    assert ran(output) == ["resolve", "weights", "train", "evaluate", "plots"]
+    assert ran_in_order(output) == {"resolve", "weights", "train", "evaluate", "plots"}
     assert "weights: mine.safetensors; random: none" in output
     card = json.loads((project.folder / "checkpoints/model.json").read_text())
     assert (card["weights"], card["fresh"]) == ("mine.safetensors", [])
     weights = project.folder / "checkpoints/model.safetensors"
-    first = _digest(weights)
+    first = digest(weights)
     shutil.copy(weights, mine)
-    assert ran(project.run("dvc repro"))[:2] == ["weights", "train"]
-    assert _digest(weights) != first
-    before = _digest(weights)
+    assert {"weights", "train"} <= ran_in_order(project.run("dvc repro"))
+    assert digest(weights) != first
+    before = digest(weights)
     change = "-S model=cnn3 -S models.cnn3.weights=mine.safetensors"
     output = project.run(f"dvc exp run {change}", code=255)
     assert "models.cnn3.weights is 'mine.safetensors'; 0.0.weight is (64, 3, 7, 7) in th" in output
@@ -314,7 +218,7 @@ def test_training_starts_from_weights_of_ones_own(project: Project) -> None:
     assert "no such file in data/weights; there: mine.safetensors" in output
     output = project.run("dvc exp run -S model=cnn3 -S models.cnn3.weights=imagenet", code=255)
     assert "models.cnn3.weights is 'imagenet'; allowed: random or a file in data/w" in output
-    assert _digest(weights) == before
+    assert digest(weights) == before
     mine.unlink()
     project.run("git checkout -q . && dvc checkout -q")
     assert ran(project.run("dvc repro")) == []
