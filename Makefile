@@ -12,6 +12,8 @@ JOBS ?= 2
 PYTHON ?= python3
 DIST := dist
 UV_VERSION := 0.13.9
+# the zoo's page is tested in a real browser; without one, those tests say that they were left out
+BROWSER := chromium chromium-driver
 # what FFCV's build needs from Debian or Ubuntu
 PACKAGES := build-essential pkg-config libopencv-dev libturbojpeg0-dev python3-dev python3-venv
 
@@ -37,6 +39,15 @@ if [ -n "$$missing" ]; then \
 fi
 endef
 
+define install-browser
+@command -v chromedriver >/dev/null || { \
+  as_root=""; [ "$$(id -u)" = 0 ] || as_root=sudo; \
+  command -v apt-get >/dev/null && echo "installing Debian packages: $(BROWSER)" && \
+    $$as_root apt-get update -q && $$as_root env DEBIAN_FRONTEND=noninteractive \
+      apt-get install -q -y --no-install-recommends $(BROWSER); \
+} || echo "no Chromium: tests of the zoo's page are left out" >&2
+endef
+
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -46,6 +57,7 @@ repro: $(VENV)/.ready ## run the pipeline: images to metrics and plots
 	@dvc repro
 
 test: $(VENV)/.ready lint ## lint, types and tests: some minutes
+	$(install-browser)
 	@pytest
 
 test-slow: $(VENV)/.ready ## the pipeline with every model of the table, and the wheel: some minutes

@@ -79,19 +79,40 @@ def put_table(page: Path, table: Path) -> None:
 def _side_by_side(rows: Mapping[str, list[str]], jobs: int, environment: dict[str, str]) -> None:
     """Run each row in a process of its own; one that fails leaves the others alone."""
     failed: list[str] = []
+    count = 0
     with ThreadPoolExecutor(jobs) as pool:
-        begun = {pool.submit(_row, name, rows[name], environment): name for name in rows}
+        begun = [pool.submit(_in_turn, group, rows, environment) for group in twins(rows)]
         try:
-            for done, future in enumerate(as_completed(begun), start=1):
-                name, (code, seconds) = begun[future], future.result()
-                said = "done" if code == 0 else f"failed, see {LOGS / name}.log"
-                print(f"{name}: {said} in {seconds:.0f} s ({done} of {len(rows)})", flush=True)
-                failed += [] if code == 0 else [name]
+            for future in as_completed(begun):
+                for name, (code, seconds) in future.result().items():
+                    count += 1
+                    said = "done" if code == 0 else f"failed, see {LOGS / name}.log"
+                    print(f"{name}: {said} in {seconds:.0f} s ({count} of {len(rows)})", flush=True)
+                    failed += [] if code == 0 else [name]
         except KeyboardInterrupt:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     if failed:
         raise InputError(*(f"{name}: see {LOGS / name}.log" for name in sorted(failed)))
+
+
+def twins(rows: Iterable[str], inputs: Path = Path("zoo/inputs")) -> list[list[str]]:
+    """Group rows, each `<row>-<seed>`, that train by the same settings, as within a small budget.
+
+    They must not train at once: both would keep the same state to resume from.
+    """
+    groups: dict[bytes, list[str]] = defaultdict(list)
+    for name in rows:
+        row, _, seed = name.rpartition("-")
+        settings = inputs / row / f"train-{seed}.json"
+        groups[settings.read_bytes() if settings.exists() else name.encode()].append(name)
+    return list(groups.values())
+
+
+def _in_turn(
+    names: Iterable[str], rows: Mapping[str, list[str]], environment: dict[str, str]
+) -> dict[str, tuple[int, float]]:
+    return {name: _row(name, rows[name], environment) for name in names}
 
 
 def _row(name: str, targets: Iterable[str], environment: dict[str, str]) -> tuple[int, float]:

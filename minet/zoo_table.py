@@ -14,46 +14,79 @@ EN_DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 
 
 def zoo_table(record: Record) -> str:
-    """Give a line for every row of zoo/comparison.json.
+    """Give a line for every row of zoo/comparison.json, as markdown."""
+    cells = table_cells(record)
+    lines = [{**line, "row": f"`{line['row']}`"} for line in cells]
+    return _table(columns(record), [[*line.values()] for line in lines])
 
-    Brackets hold 95 % intervals, what follows `±` is the standard deviation over seeds. Rules of
-    several shares are named with each verdict, a single one in the header alone.
-    """
-    rows = record["rows"]
-    rules = {rule for row in rows.values() if (rule := _rule(row)) is not None}
-    one_rule = len(rules) == 1
-    header = [
+
+def columns(record: Record) -> list[str]:
+    """Name the columns; a share that all verdicts are about is named there, not with each."""
+    rules = _rules(record)
+    return [
         *("row", "report", "model", "published", "ours", "against", "difference", "p", "ratio"),
-        f"{_percent(*rules)}?" if one_rule else "rule",
+        f"{_percent(*rules)}?" if len(rules) == 1 else "rule",
         *("parameters", "MACs (M)"),
     ]
-    return _table(
-        header,
-        (
-            [
-                f"`{name}`",
-                row["report"],
-                row["model"],
-                _published(row["published"]),
-                _ours(row),
-                *(_against(row["against"], name_rule=not one_rule) if row["against"] else [""] * 5),
-                f"{row['cost']['parameters']:,}",
-                f"{row['cost']['macs'] / 1e6:.1f}",
-            ]
-            for name, row in rows.items()
-        ),
-    )
+
+
+def table_cells(record: Record) -> list[dict[str, str]]:
+    """Give each row's cells by column, as text.
+
+    Brackets hold 95 % intervals, what follows `±` is the standard deviation over seeds.
+    """
+    names, name_rule = columns(record), len(_rules(record)) != 1
+    lines = []
+    for name, row in record["rows"].items():
+        cells = [
+            name,
+            row["report"],
+            row["model"],
+            _published(row["published"]),
+            _ours(row),
+            *(_against(row["against"], name_rule=name_rule) if row["against"] else [""] * 5),
+            f"{row['cost']['parameters']:,}",
+            f"{row['cost']['macs'] / 1e6:.1f}",
+        ]
+        lines.append(dict(zip(names, cells, strict=True)))
+    return lines
+
+
+def reference(published: Record) -> tuple[str, float] | None:
+    """Give what may stand for a published accuracy, and the word that says of what."""
+    for key, prefix in PUBLISHED.items():
+        if published.get(key) is not None:
+            return prefix, published[key]
+    return None
 
 
 def channel_table(record: Record) -> str:
     """Give accuracies per channel set, published / ours, of the rows that are about them."""
-    lines = []
-    for name, row in record["rows"].items():
-        theirs, ours = row["published"].get("channels") or {}, row["channels"]
-        if theirs or len(ours) > 1:
-            cells = (_channel_cell(theirs.get(key), ours.get(key)) for key in CHANNEL_SETS)
-            lines.append([f"`{name}`", *cells])
+    lines = [
+        [label if label not in record["rows"] else f"`{label}`", *cells.values()]
+        for label, cells in channel_lines(record).items()
+    ]
     return _table(["row", *CHANNEL_SETS], lines)
+
+
+def channel_lines(record: Record) -> dict[str, dict[str, str]]:
+    """Give cells by line and channel set; rows of one `channels_line` are one line.
+
+    Of several rows each fills the set that it was trained on, and no other.
+    """
+    together: dict[str, list[Record]] = {}
+    for name, row in record["rows"].items():
+        if row["channels_line"] or row["published"].get("channels"):
+            together.setdefault(row["channels_line"] or name, []).append(row)
+    lines = {}
+    for label, rows in together.items():
+        line = dict.fromkeys(CHANNEL_SETS, "")
+        for row in rows:
+            theirs, ours = row["published"].get("channels") or {}, row["channels"]
+            sets = CHANNEL_SETS if len(rows) == 1 else (row["recipe"]["channels"],)
+            line |= {key: _channel_cell(theirs.get(key), ours.get(key)) for key in sets}
+        lines[label] = line
+    return lines
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -62,9 +95,12 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _rule(row: Record) -> float | None:
-    rule: float | None = (row["against"] or {}).get("rule")
-    return rule
+def _rules(record: Record) -> set[float]:
+    return {
+        rule
+        for row in record["rows"].values()
+        if (rule := (row["against"] or {}).get("rule")) is not None
+    }
 
 
 def _percent(share: float) -> str:
@@ -72,10 +108,8 @@ def _percent(share: float) -> str:
 
 
 def _published(published: Record) -> str:
-    for key, prefix in PUBLISHED.items():
-        if published.get(key) is not None:
-            return f"{prefix}{round(published[key], 4)}"
-    return "-"
+    shown = reference(published)
+    return "-" if shown is None else f"{shown[0]}{round(shown[1], 4)}"
 
 
 def _ours(row: Record) -> str:

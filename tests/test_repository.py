@@ -28,7 +28,7 @@ LAYERS = {
     4: ("models/__init__",),
     5: ("checkpoint", "engine", "evaluation", "figures", "progress", "reports", "run", "training",
         "watching",
-        "comparison", "zoo_record", "zoo_table"),
+        "comparison", "report", "report_charts", "zoo_record", "zoo_table"),
     6: ("__main__", "zoo_run"),
 }  # fmt: skip
 LAYER_OF = {Path("minet", f"{name}.py"): layer for layer, names in LAYERS.items() for name in names}
@@ -135,6 +135,36 @@ def test_a_stage_depends_on_the_code_it_loads_and_on_no_other(pipeline, stage: s
     used = set().union(*(loaded(stage, model) for model in MODELS))
     named = set().union(*(code_deps(pipeline, stage, model) for model in MODELS))
     assert named == used, "dvc.yaml names what no model's run loads"
+
+
+@pytest.fixture(scope="module")
+def zoo_pipeline() -> dict[str, Any]:
+    """Give zoo/dvc.yaml as plain data, a stage of each kind."""
+    stages = yaml.safe_load(read(Path("zoo/dvc.yaml")))["stages"]
+    return {name: stage.get("do", stage) for name, stage in stages.items()}
+
+
+# the code of train, evaluate and cost is in zoo/code, model by model; `code` reads all of it
+@pytest.mark.parametrize(
+    "stage", ["rows", "sample", "index", "beton", "weights", "compare", "report"]
+)
+def test_a_stage_of_the_zoo_depends_on_the_code_it_loads(zoo_pipeline, stage: str) -> None:
+    used = {file for file in closure(Path("stages", f"{stage}.py")) if not is_docstring_only(file)}
+    if stage == "rows":  # it builds every model once
+        used |= set().union(*(closure(Path("minet/models", f"{name}.py")) for name in MODELS))
+        used |= {path for path in code_deps(zoo_pipeline, stage, "") if "models" in path.parts}
+    named = {file for file in code_deps(zoo_pipeline, stage, "") if not is_docstring_only(file)}
+    assert named == {file for file in used if not is_docstring_only(file)}
+
+
+def test_settings_of_the_zoo_keep_their_comments_when_one_is_changed(tmp_path: Path) -> None:
+    """`dvc exp run -S zoo/params.yaml:budget=published` writes the file anew."""
+    path = tmp_path / "params.yaml"
+    path.write_text(read(Path("zoo/params.yaml")), encoding="utf-8")
+    apply_overrides(path, ["budget=published"])
+    before, after = read(Path("zoo/params.yaml")).split("\n"), path.read_text().split("\n")
+    changed = [pair for pair in zip(before, after, strict=True) if pair[0] != pair[1]]
+    assert changed == [("budget: smoke", "budget: published")]
 
 
 def test_stages_are_those_of_dvc_yaml(pipeline) -> None:

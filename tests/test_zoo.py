@@ -16,7 +16,8 @@ from minet.params import Params, check_params
 from minet.settings_zoo import RowSettings, Zoo
 from minet.zoo import check_zoo, row_settings, variant_of, variant_settings
 from minet.zoo_record import RowOutcome, SeedOutcome, zoo_record
-from minet.zoo_run import changed_rows, put_table
+from minet.zoo_run import changed_rows, put_table, twins
+from minet.zoo_table import channel_table, table_cells, zoo_table
 from stages.code import digests
 
 
@@ -210,6 +211,14 @@ def test_what_is_not_up_to_date_is_sorted_by_row_and_stage() -> None:
     }
 
 
+def test_rows_that_train_alike_run_in_turn(tmp_path: Path) -> None:
+    for row, text in {"a": "1", "b_c": "2", "d": "1"}.items():
+        (tmp_path / row).mkdir()
+        (tmp_path / row / "train-0.json").write_text(text)
+    rows = ["a-0", "b_c-0", "d-0", "e"]
+    assert twins(rows, tmp_path) == [["a-0", "d-0"], ["b_c-0"], ["e"]]
+
+
 def test_the_first_table_goes_between_the_markers(tmp_path: Path) -> None:
     page, table = tmp_path / "README.md", tmp_path / "table.md"
     table.write_text("# Title\n\nwords\n\n| a |\n| - |\n| 1 |\n\nmore\n\n| b |\n| - |\n")
@@ -220,3 +229,36 @@ def test_the_first_table_goes_between_the_markers(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has 0 places between"):
         put_table(page, table)
     assert page.read_text() == "none\n"
+
+
+@pytest.fixture(scope="module")
+def record(root: Path) -> dict:
+    """Give zoo/comparison.json as it is committed."""
+    return json.loads((root / "zoo/comparison.json").read_text())
+
+
+def test_the_committed_tables_are_of_the_rows_as_they_are(raw, params, root: Path, record) -> None:
+    zoo = checked(raw, params)
+    assert list(record["rows"]) == list(zoo.rows)
+    assert (record["budget"], record["seeds"]) == (zoo.budget, zoo.seeds)
+    table = (root / "zoo/table.md").read_text()
+    assert zoo_table(record) in table
+    assert channel_table(record) in table
+    shown = re.search(
+        r"<!-- zoo -->\n(.*)<!-- /zoo -->", (root / "README.md").read_text(), re.DOTALL
+    )
+    assert shown
+    assert shown[1].rstrip("\n") == zoo_table(record)
+
+
+def test_the_published_column_is_what_the_rows_say_was_printed(raw, record) -> None:
+    cells = {line["row"]: line["published"] for line in table_cells(record)}
+    for name, row in raw["rows"].items():
+        printed = row.get("published", {})
+        assert record["rows"][name]["published"] == printed
+        known = [key for key in ("accuracy", "val_accuracy", "kaggle") if key in printed]
+        if known:
+            assert float(cells[name].split()[-1]) == round(printed[known[0]], 4)
+            assert (known[0] == "accuracy") == (" " not in cells[name])
+        else:
+            assert cells[name] == "-"

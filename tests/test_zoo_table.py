@@ -44,6 +44,8 @@ def row_of(**changes: Any) -> dict[str, Any]:
         "cost": {"parameters": 1_112_527, "macs": 562_160_000, "input_px": 224},
         "published": {"source": "task 2, test acc table", "accuracy": 0.253},
         "note": "",
+        "channels_line": None,
+        "recipe": {"channels": "RGB"},
         "against": AGAINST,
     }
     return copy.deepcopy(row | changes)
@@ -214,7 +216,7 @@ def test_channels_stand_beside_the_published_ones() -> None:
         (("RGB",), {"channels": None}, False),
         (("RGB",), {"channels": {}}, False),
         (("RG",), {"channels": {"RG": 0.2}}, True),
-        (("RGB", "G"), {}, True),
+        (("RGB", "G"), {}, False),  # a plain row's sets are in the record
     ],
 )
 def test_only_rows_about_channels_are_in_their_table(
@@ -223,6 +225,29 @@ def test_only_rows_about_channels_are_in_their_table(
     ours = {name: {"accuracy": 0.5} for name in sets}
     table = channel_table(record_of(row=row_of(channels=ours, published=published)))
     assert len(cells(table)) == shown
+
+
+def test_rows_of_one_line_fill_the_set_that_each_was_trained_on() -> None:
+    every = {name: {"accuracy": 0.5} for name in COLUMNS}
+
+    def of(channels: str, line: str, ours: dict[str, Any]) -> dict[str, Any]:
+        published = {"channels": {channels: 0.3}}
+        changes = {"channels_line": line, "channels": ours, "published": published}
+        return row_of(**changes, recipe={"channels": channels})
+
+    alone = of("RGB", "one for all", every)
+    rows = {
+        "rgb": of("RGB", "a model each", every),
+        "alone": alone,
+        "r": of("R", "a model each", {"R": {"accuracy": 0.25}}),
+    }
+    each, one = cells(channel_table(record_of(**rows)))
+    assert each == dict.fromkeys(COLUMNS, "") | {
+        "row": "a model each", "RGB": "0.3 / 0.500", "R": "0.3 / 0.250",
+    }  # fmt: skip
+    assert one == dict.fromkeys(COLUMNS, "- / 0.500") | {
+        "row": "one for all", "RGB": "0.3 / 0.500",
+    }  # fmt: skip
 
 
 def test_a_bar_in_a_name_does_not_end_its_cell() -> None:

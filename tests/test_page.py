@@ -1,0 +1,211 @@
+"""The zoo's page in a real browser, from a file, without a network."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webdriver import WebDriver
+from selenium.webdriver.support.ui import Select, WebDriverWait
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER), reason="no Chromium and its driver (Debian: chromium-driver)"
+)
+FIGURES = ("macs", "parameters", "loss", "accuracy", "lr", "confusion")
+
+
+@pytest.fixture(scope="module")
+def record(root: Path) -> dict:
+    return json.loads((root / "zoo/comparison.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def started() -> Iterator[WebDriver]:
+    """Give a browser in which no name resolves."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in (
+        *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
+        *("--host-resolver-rules=MAP * ~NOTFOUND", "--window-size=1280,900"),
+    ):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def page(started: WebDriver, root: Path) -> Iterator[WebDriver]:
+    """Open the page anew; afterwards nothing may be in the console."""
+    started.get((root / "zoo/report.html").as_uri())
+    WebDriverWait(started, 20).until(
+        lambda d: d.execute_script("return document.documentElement.dataset.ready") == "yes"
+    )
+    yield started
+    assert started.get_log("browser") == []
+
+
+def shown_rows(page: WebDriver) -> list[str]:
+    return page.execute_script(
+        "return [...document.querySelectorAll('#table tbody tr')]"
+        ".filter(line => line.offsetParent !== null).map(line => line.dataset.row)"
+    )
+
+
+def marks(page: WebDriver, chart: str, kind: str = "path") -> int:
+    """Count a chart's marks that are drawn with some size."""
+    return page.execute_script(
+        f"return [...document.querySelectorAll('[data-chart={chart}] [role=graphics-symbol] {kind},"
+        f" [data-chart={chart}] .mark-symbol {kind}, [data-chart={chart}] .mark-line {kind},"
+        f" [data-chart={chart}] .mark-rect {kind}')]"
+        ".filter(mark => mark.getBoundingClientRect().width > 0).length"
+    )
+
+
+def sort_by(page: WebDriver, column: str) -> str:
+    """Click on a column's title; gives the direction that it then says."""
+    for header in page.find_elements(By.CSS_SELECTOR, "#table th[aria-sort]"):
+        if header.text.split()[0] == column:
+            header.find_element(By.TAG_NAME, "button").click()
+            return header.get_attribute("aria-sort")
+    raise AssertionError(column)
+
+
+def test_it_loads_nothing_but_itself(page: WebDriver) -> None:
+    events = [json.loads(line["message"])["message"] for line in page.get_log("performance")]
+    asked = {
+        event["params"]["request"]["url"]
+        for event in events
+        if event["method"] == "Network.requestWillBeSent"
+    }
+    assert {url.partition(":")[0] for url in asked} <= {"file", "data"}
+
+
+def test_every_figure_has_marks(page: WebDriver, record) -> None:
+    for chart in FIGURES:
+        assert marks(page, chart) > 0, chart
+    assert marks(page, "macs") >= len(record["rows"])
+    classes = next(iter(record["rows"].values()))["classes"]
+    assert marks(page, "confusion") >= classes**2
+
+
+def test_every_row_is_there_with_its_recipe(page: WebDriver, record) -> None:
+    assert shown_rows(page) == list(record["rows"])
+    for name, row in record["rows"].items():
+        text = page.execute_script(f"return document.getElementById('row-{name}').textContent")
+        assert row["title"] in text
+        assert row["provenance"]["fingerprint"] in text
+        assert row["recipe"]["optimizer"] in text
+
+
+def test_sorting(page: WebDriver, record) -> None:
+    accuracies = {name: row["accuracy"] for name, row in record["rows"].items()}
+    assert sort_by(page, "ours") == "ascending"
+    assert [accuracies[name] for name in shown_rows(page)] == sorted(accuracies.values())
+    assert sort_by(page, "ours") == "descending"
+    ordered = [accuracies[name] for name in shown_rows(page)]
+    assert ordered == sorted(accuracies.values(), reverse=True)
+    assert sort_by(page, "model") == "ascending"
+    models = [record["rows"][name]["model"] for name in shown_rows(page)]
+    assert models == sorted(models)
+    headers = page.find_elements(By.CSS_SELECTOR, "#table th[aria-sort]")
+    assert sum(header.get_attribute("aria-sort") != "none" for header in headers) == 1
+
+
+@pytest.mark.parametrize("clicks", [1, 2])
+def test_rows_without_a_figure_come_last_in_either_direction(
+    page: WebDriver, record, clicks: int
+) -> None:
+    for _ in range(clicks):
+        sort_by(page, "difference")
+    compared = [record["rows"][name]["against"] is not None for name in shown_rows(page)]
+    assert compared == sorted(compared, reverse=True)
+    differences = [record["rows"][name]["against"]["difference"]
+                   for name in shown_rows(page)[: sum(compared)]]  # fmt: skip
+    assert differences == sorted(differences, reverse=clicks == 2)
+
+
+def test_filtering(page: WebDriver, record) -> None:
+    words = page.find_element(By.ID, "words")
+    before = marks(page, "macs")
+    words.send_keys("COOL 003")
+    cool = [name for name, row in record["rows"].items() if row["model"] == "cool"]
+    assert shown_rows(page) == cool
+    assert page.find_element(By.ID, "count").text == f"{len(cool)} of {len(record['rows'])} rows"
+    WebDriverWait(page, 10).until(lambda d: marks(d, "macs") < before)
+    words.clear()
+    words.send_keys("no such row")
+    assert shown_rows(page) == []
+    words.clear()
+    words.send_keys(" ")
+    assert shown_rows(page) == list(record["rows"])
+    Select(page.find_element(By.ID, "report")).select_by_visible_text("002")
+    assert shown_rows(page) == [
+        name for name, row in record["rows"].items() if row["report"] == "002"
+    ]
+
+
+def test_curves_of_chosen_rows_are_laid_over_one_another(page: WebDriver, record) -> None:
+    baseline = "r000_resnet34"
+    against = {name: (row["against"] or {}).get("row") for name, row in record["rows"].items()}
+    family = [name for name in against if baseline in (name, against[name])]
+    choice = Select(page.find_element(By.ID, "family"))
+    choice.select_by_visible_text(f"{baseline} and what is held against it ({len(family)})")
+    legend = page.find_element(By.ID, "chosen")
+    WebDriverWait(page, 10).until(lambda _: legend.text.split("\n") == family)
+    for chart, splits in (("loss", 2), ("accuracy", 2), ("lr", 1)):
+        lines = page.execute_script(
+            f"return document.querySelectorAll('[data-chart={chart}] .mark-line path').length"
+        )
+        assert lines >= splits * len(family)
+    page.find_element(By.ID, "none").click()
+    WebDriverWait(page, 10).until(lambda _: legend.text == "")
+    page.find_element(By.CSS_SELECTOR, "[data-row=r003_cool] input").click()
+    WebDriverWait(page, 10).until(lambda _: legend.text == "r003_cool")
+    assert choice.first_selected_option.text == "the rows ticked in the table"
+
+
+def test_one_row_in_detail(page: WebDriver, record) -> None:
+    page.find_element(By.CSS_SELECTOR, "#table a[href='#row-r002_resnet18']").click()
+    WebDriverWait(page, 10).until(
+        lambda d: d.find_element(By.ID, "row-r002_resnet18").is_displayed()
+    )
+    shown = [article.get_attribute("id") for article in page.find_elements(By.TAG_NAME, "article")
+             if article.is_displayed()]  # fmt: skip
+    assert shown == ["row-r002_resnet18"]
+    cells = "return document.querySelectorAll('[data-chart=confusion] .mark-rect path').length"
+    WebDriverWait(page, 10).until(lambda d: d.execute_script(cells) == 25)
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_is_as_wide_as_the_screen(page: WebDriver, width: int) -> None:
+    screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    try:
+        page_px, text_px = page.execute_script(
+            "const root = document.documentElement; return [root.scrollWidth, root.clientWidth]"
+        )
+        assert page_px == text_px <= width  # what is wider scrolls within its own box
+    finally:
+        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_words_of_charts_follow_a_dark_screen(page: WebDriver) -> None:
+    dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", dark)
+    try:
+        colours = page.execute_script(
+            "const of = (element) => getComputedStyle(element);"
+            "return [of(document.body).backgroundColor, of(document.body).color,"
+            " of(document.querySelector('[data-chart=loss] .role-axis-label text')).fill]"
+        )
+    finally:
+        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    assert colours[0] == "rgb(20, 23, 26)"
+    assert colours[1] == colours[2] == "rgb(228, 232, 236)"
