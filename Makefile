@@ -9,6 +9,8 @@ BENCH := .venv-bench
 BENCH_FLAGS ?=
 CHAOS_FLAGS ?=
 JOBS ?= 2
+RAY ?=
+ZOO_FLAGS ?=
 PYTHON ?= python3
 DIST := dist
 UV_VERSION := 0.13.9
@@ -48,6 +50,11 @@ define install-browser
 } || echo "no Chromium: tests of the zoo's page are left out" >&2
 endef
 
+# what is locked overrides what Ray asks for
+define install-ray
+@uv pip install -q --compile-bytecode --overrides requirements.lock --group ray
+endef
+
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -60,7 +67,8 @@ test: $(VENV)/.ready lint ## lint, types and tests: some minutes
 	$(install-browser)
 	@pytest
 
-test-slow: $(VENV)/.ready ## the pipeline with every model of the table, and the wheel: some minutes
+test-slow: $(VENV)/.ready ## every model by the pipeline, the wheel, the zoo on Ray: some minutes
+	$(install-ray)
 	@pytest -m slow
 
 lint: $(VENV)/.ready ## format, lint and types
@@ -75,8 +83,13 @@ wheel: ## FFCV as a wheel for PYTHON, for machines without Debian packages
 	$(install-packages)
 	@tools/wheel.sh "$(PYTHON)" "$(DIST)"
 
-zoo: $(VENV)/.ready ## every published experiment of five reports, JOBS rows at a time
-	@python -m minet zoo --jobs $(JOBS)
+zoo: $(VENV)/.ready ## every published experiment of five reports, JOBS rows at a time, or RAY=<address>
+ifeq ($(RAY),)
+	@python -m minet zoo --jobs $(JOBS) $(ZOO_FLAGS)
+else
+	$(install-ray)
+	@python -m minet zoo --ray $(RAY) $(ZOO_FLAGS)
+endif
 
 chaos: $(VENV)/.ready ## kill training 20 times at random moments, hold the result against a run left alone
 	@python tests/chaos.py $(CHAOS_FLAGS)

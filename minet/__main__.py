@@ -5,7 +5,7 @@ from pathlib import Path
 
 from minet.data.verify import verify
 from minet.errors import InputError
-from minet.zoo_run import run_zoo
+from minet.zoo_run import run_zoo, run_zoo_on_ray
 from stages.cli import cores, run, workers
 
 
@@ -17,13 +17,14 @@ def main() -> None:
     command.add_argument("beton", type=Path, nargs="+")
     command = commands.add_parser("zoo", help="reproduce all rows of the zoo, then its tables")
     command.add_argument("--jobs", type=int, default=2, help="rows at a time")
+    command.add_argument("--ray", metavar="ADDRESS", help="each row a task of this Ray cluster")
+    command.add_argument("--row-cores", type=int, default=2, help="cores of a row's task")
+    command.add_argument("--source", metavar="URL", help="what nodes clone; else origin, or here")
     args = parser.parse_args()
     if args.command == "verify":
         _verify(args.beton)
-    elif args.jobs < 1:
-        raise InputError(f"--jobs is {args.jobs}; must be at least 1")
     else:
-        run_zoo(args.jobs, cores())
+        _zoo(args)
 
 
 def _verify(paths: list[Path]) -> None:
@@ -40,6 +41,17 @@ def _verify(paths: list[Path]) -> None:
             print(f"{path}: {record['count']} images, {size_mb:.1f} MB, as written ({digest})")
     if problems:
         raise InputError(*problems)
+
+
+def _zoo(args: argparse.Namespace) -> None:
+    for name in ("jobs", "row_cores"):
+        if getattr(args, name) < 1:
+            word = name.replace("_", "-")
+            raise InputError(f"--{word} is {getattr(args, name)}; must be at least 1")
+    if args.ray:
+        run_zoo_on_ray(args.ray, args.row_cores, args.source)
+    else:
+        run_zoo(args.jobs, cores())
 
 
 if __name__ == "__main__":

@@ -7,14 +7,16 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from minet.errors import InputError
 from minet.results import whole_file
+from minet.zoo_ray import check_cluster, find_origin, run_rows
 
-PIPELINE, TABLE, LOGS = "zoo/dvc.yaml", Path("zoo/table.md"), Path("zoo/logs")
+PIPELINE, TABLE = "zoo/dvc.yaml", Path("zoo/table.md")
+INPUTS, LOGS = Path("zoo/inputs"), Path("zoo/logs")
 _OWN = ("train", "evaluate", "cost")  # stages of a row, in their order
 _BUSY = "is busy"  # another DVC process holds a path for a moment
 _TRIES = 5
@@ -29,9 +31,39 @@ def run_zoo(jobs: int, cores: int) -> None:
     waiting = changed_rows(_status())
     if jobs > 1 and waiting:
         threads = str(max(1, cores // jobs))
-        _side_by_side(waiting, jobs, {"OMP_NUM_THREADS": threads, "MINET_WORKERS": threads})
+        environment = {"OMP_NUM_THREADS": threads, "MINET_WORKERS": threads}
+        _tell(_side_by_side(waiting, jobs, environment), len(waiting))
     _dvc(["repro", PIPELINE])
     put_table(Path("README.md"), TABLE)
+
+
+def run_zoo_on_ray(address: str, row_cores: int, source: str | None) -> None:
+    """Bring all rows up to date on a Ray cluster; InputError names failures, or why it cannot.
+
+    Here only what they share is made; their results come out of the run cache of the DVC remote.
+    """
+    check_cluster(address)
+    origin = find_origin(Path(), source)
+    _dvc(["repro", "--pull", f"{PIPELINE}:inputs"])
+    waiting = changed_rows(_status())
+    if waiting:
+        shared = sorted({path for name in waiting for path in reads(name)})
+        _dvc(["push", "-q", *shared])
+        _tell(_on_ray(run_rows(address, origin, waiting, reads, row_cores)), len(waiting))
+    _dvc(["repro", "--pull", PIPELINE])
+    put_table(Path("README.md"), TABLE)
+
+
+def reads(name: str, inputs: Path = INPUTS) -> list[str]:
+    """Name the outputs of shared stages that a row, `<row>-<seed>`, reads."""
+    folder = inputs / name.rpartition("-")[0]
+    named = {
+        line.partition("=")[2]
+        for stage in ("train", "evaluate")
+        for line in (folder / f"{stage}.args").read_text(encoding="utf-8").split()
+    }
+    sidecars = {str(Path(path).with_suffix(".json")) for path in named if path.endswith(".beton")}
+    return sorted(named | sidecars | {str(folder)})
 
 
 def changed_rows(status: Mapping[str, object]) -> dict[str, list[str]]:
@@ -76,27 +108,41 @@ def put_table(page: Path, table: Path) -> None:
             partial.write_text(after, encoding="utf-8")
 
 
-def _side_by_side(rows: Mapping[str, list[str]], jobs: int, environment: dict[str, str]) -> None:
-    """Run each row in a process of its own; one that fails leaves the others alone."""
-    failed: list[str] = []
-    count = 0
+def _side_by_side(
+    rows: Mapping[str, list[str]], jobs: int, environment: dict[str, str]
+) -> Iterator[tuple[str, int, float]]:
+    """Run each row in a process of its own; gives row, exit code and seconds as rows end."""
     with ThreadPoolExecutor(jobs) as pool:
         begun = [pool.submit(_in_turn, group, rows, environment) for group in twins(rows)]
         try:
             for future in as_completed(begun):
-                for name, (code, seconds) in future.result().items():
-                    count += 1
-                    said = "done" if code == 0 else f"failed, see {LOGS / name}.log"
-                    print(f"{name}: {said} in {seconds:.0f} s ({count} of {len(rows)})", flush=True)
-                    failed += [] if code == 0 else [name]
-        except KeyboardInterrupt:
+                yield from future.result()
+        except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
+
+
+def _on_ray(ended: Iterable[tuple[str, int, str]]) -> Iterator[tuple[str, int, float]]:
+    """Keep the log of each row; the seconds are those since the first began."""
+    began = time.monotonic()
+    LOGS.mkdir(exist_ok=True)
+    for name, code, log in ended:
+        (LOGS / f"{name}.log").write_text(log, encoding="utf-8")
+        yield name, code, time.monotonic() - began
+
+
+def _tell(ended: Iterable[tuple[str, int, float]], count: int) -> None:
+    """Say how each row ends; InputError names those that failed, once all have ended."""
+    failed = []
+    for place, (name, code, seconds) in enumerate(ended, start=1):
+        said = "done" if code == 0 else f"failed, see {LOGS / name}.log,"
+        print(f"{name}: {said} in {seconds:.0f} s ({place} of {count})", flush=True)
+        failed += [] if code == 0 else [name]
     if failed:
         raise InputError(*(f"{name}: see {LOGS / name}.log" for name in sorted(failed)))
 
 
-def twins(rows: Iterable[str], inputs: Path = Path("zoo/inputs")) -> list[list[str]]:
+def twins(rows: Iterable[str], inputs: Path = INPUTS) -> list[list[str]]:
     """Group rows, each `<row>-<seed>`, that train by the same settings, as within a small budget.
 
     They must not train at once: both would keep the same state to resume from.
@@ -111,8 +157,8 @@ def twins(rows: Iterable[str], inputs: Path = Path("zoo/inputs")) -> list[list[s
 
 def _in_turn(
     names: Iterable[str], rows: Mapping[str, list[str]], environment: dict[str, str]
-) -> dict[str, tuple[int, float]]:
-    return {name: _row(name, rows[name], environment) for name in names}
+) -> list[tuple[str, int, float]]:
+    return [(name, *_row(name, rows[name], environment)) for name in names]
 
 
 def _row(name: str, targets: Iterable[str], environment: dict[str, str]) -> tuple[int, float]:

@@ -73,7 +73,7 @@ class Project:
     def run(self, command: str, *, code: int = 0, **environment: str) -> str:
         """Run a command, assert its exit code, return what it said on both streams."""
         done = subprocess.run(
-            command, shell=True, cwd=self.folder, env=_environment(environment), text=True,
+            command, shell=True, cwd=self.folder, env=self.environment(**environment), text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=500, check=False,
         )  # fmt: skip
         assert done.returncode == code, f"{command} exited with {done.returncode}\n{done.stdout}"
@@ -82,10 +82,15 @@ class Project:
     def start(self, command: str, **environment: str) -> subprocess.Popen[bytes]:
         """Start a command in a process group of its own, so that all of it can be killed."""
         return subprocess.Popen(
-            f"exec {command}", shell=True, cwd=self.folder, env=_environment(environment),
+            f"exec {command}", shell=True, cwd=self.folder, env=self.environment(**environment),
             start_new_session=True,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
+
+    def environment(self, **changes: str) -> dict[str, str]:
+        """Give what a command of the project sees: this Python's programs before all others."""
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1", **changes}
 
     def digests(self) -> dict[str, str]:
         return {name: digest(self.folder / name) for name in COMPARED}
@@ -104,11 +109,6 @@ def _not_in_git() -> Callable[[str, list[str]], list[str]]:
     kept = {ROOT / name for name in listed if name}
     kept |= {parent for path in kept for parent in path.parents}
     return lambda folder, names: [name for name in names if Path(folder, name) not in kept]
-
-
-def _environment(changes: dict[str, str]) -> dict[str, str]:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1", **changes}
 
 
 def digest(path: Path) -> str:
@@ -145,18 +145,34 @@ def ran_in_order(output: str) -> set[str]:
     return set(stages)
 
 
+class Clone(Project):
+    """Another clone of a project's last commit."""
+
+    def __init__(self, source: Project, folder: Path) -> None:
+        self.folder = folder
+        source.run(f"git clone -q . {folder}")
+
+
 class Zoo(Project):
     """The zoo of three rows, two of them compared, the third with data of its own."""
 
-    rows = ("r003_resnet34", "r003_cool", "r002_resnet18")
+    def __init__(
+        self,
+        folder: Path,
+        rows: tuple[str, ...] = ("r003_resnet34", "r003_cool", "r002_resnet18"),
+    ) -> None:
+        self.rows = rows
+        super().__init__(folder)
 
     def prepare(self) -> None:
         raw = self.params("zoo/params.yaml")
         raw["rows"] = {name: raw["rows"][name] for name in self.rows}
+        used = {Path(row["data"]).name for row in raw["rows"].values()}
         raw["budgets"]["smoke"]["train"] = {"epochs": 1, "batch_size": 8, "input_px": 32}
-        sizes = {"train": 10, "val": 5, "test": 10}
-        raw["variants"]["five_512"]["sample"] |= sizes
-        raw["variants"]["five_512"]["beton"] = {"resize_px": 48, "crop_px": 40}
+        raw["variants"] = {name: kind for name, kind in raw["variants"].items() if name in used}
+        for kind in raw["variants"].values():
+            kind["sample"] |= {"train": 10, "val": 5, "test": 10}
+            kind["beton"] = {"resize_px": 48, "crop_px": 40}
         raw["initials"] = {name: value for name, value in raw["initials"].items()
                            if name in {row["initial"] for row in raw["rows"].values()}}  # fmt: skip
         self.write_params(raw, "zoo/params.yaml")

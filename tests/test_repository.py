@@ -28,7 +28,8 @@ LAYERS = {
     4: ("models/__init__",),
     5: ("checkpoint", "engine", "evaluation", "figures", "progress", "reports", "run", "training",
         "watching",
-        "comparison", "report", "report_charts", "zoo_record", "zoo_table"),
+        "comparison", "report", "report_charts", "zoo_record", "zoo_table",
+        "zoo_ray", "zoo_worker"),
     6: ("__main__", "zoo_run"),
 }  # fmt: skip
 LAYER_OF = {Path("minet", f"{name}.py"): layer for layer, names in LAYERS.items() for name in names}
