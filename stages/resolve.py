@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ValidationError
 
-from minet.channels import planes_given, tested_sets
+from minet.channels import planes_given
 from minet.errors import InputError
 from minet.models import (
     MODELS,
@@ -25,8 +25,9 @@ from minet.pretrained import SUFFIXES, head_names, read_weights, weight_problems
 from minet.results import write_json
 from minet.settings_data import SPLITS, BetonRunSettings, DataSection, DataSettings
 from minet.settings_score import CostRunSettings
-from minet.settings_train import IMAGENET, RANDOM, RunSettings, TrainSettings
+from minet.settings_train import IMAGENET, RANDOM, RunSettings
 from minet.settings_weights import WeightsSettings
+from minet.trials import scoring_problems
 from stages.cli import parse_paths, run
 
 
@@ -147,35 +148,10 @@ def _try_model(params: Params, folder: Path) -> None:
     if params.cost.input_px not in sides:
         side_px = params.cost.input_px
         problems += input_problems(model, arguments, shape=(1, planes, side_px, side_px))
-    problems += _scoring_problems(params, own)
+    problems += scoring_problems(params.model, params.arguments(params.model), own, params.evaluate)
     problems += _file_problems(params, folder)
     if problems:
         raise InputError(*problems)
-
-
-def _scoring_problems(params: Params, own: TrainSettings) -> list[str]:
-    """Run the chosen model on the sets of planes that it will be scored on."""
-    evaluate, side_px = params.evaluate, own.input_px
-    sets = tested_sets(own.channels, own.protocol, evaluate.absent)
-    planes = {len(planes_given(channels, protocol)) for channels, protocol in sets.items()}
-    shuffles = {
-        "train.compat.shuffle_validation": own.compat.shuffle_validation,
-        "evaluate.channel_shuffle": evaluate.channel_shuffle,
-    }
-    if any(shuffles.values()) and planes != {3}:
-        return [
-            f"{name} is {value}; must be 0 where planes are left out"
-            for name, value in shuffles.items()
-            if value
-        ]
-    if evaluate.absent == "zero" or len(sets) == 1:
-        return []
-    arguments = params.arguments(params.model)
-    return [
-        f"evaluate.absent is {evaluate.absent!r}; {problem}"
-        for count in sorted(planes, reverse=True)
-        for problem in input_problems(params.model, arguments, shape=(1, count, side_px, side_px))
-    ]
 
 
 def _file_problems(params: Params, folder: Path) -> list[str]:

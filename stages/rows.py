@@ -13,6 +13,7 @@ from minet.results import whole_folder, write_json
 from minet.settings_data import BetonRunSettings
 from minet.settings_weights import WeightsSettings
 from minet.settings_zoo import RowSettings, Zoo, ZooSettings
+from minet.trials import scoring_problems
 from minet.zoo import check_zoo, row_settings, variant_settings
 from stages.cli import parse_paths, run
 
@@ -82,7 +83,8 @@ def _run_problems(rows: dict[str, RowSettings], params: Params) -> Iterator[str]
             seen[key] = argument_problems(model, arguments) or [
                 text for shape in shapes for text in input_problems(model, arguments, shape=shape)
             ]
-        yield from (f"rows.{name}: {text}" for text in seen[key])
+        found = seen[key] or scoring_problems(model, arguments, recipe, settings.evaluate)
+        yield from (f"rows.{name}: {text}" for text in found)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ LAYERS = {
     4: ("models/__init__",),
     5: ("checkpoint", "engine", "evaluation", "figures", "progress", "reports", "run", "training",
         "watching",
-        "comparison", "report", "report_charts", "zoo_record", "zoo_table",
+        "trials", "comparison", "report", "report_charts", "zoo_record", "zoo_table",
         "zoo_ray", "zoo_worker"),
     6: ("__main__", "zoo_run"),
 }  # fmt: skip

@@ -19,6 +19,7 @@ from minet.zoo_record import RowOutcome, SeedOutcome, zoo_record
 from minet.zoo_run import changed_rows, put_table, twins
 from minet.zoo_table import channel_table, table_cells, zoo_table
 from stages.code import digests
+from stages.rows import _run_problems
 
 
 @pytest.fixture
@@ -89,6 +90,21 @@ def test_a_model_of_fewer_planes_is_costed_with_them(raw, params) -> None:
     assert settings_of("r003_slice_rg", zoo, params).cost.channels == 2
     assert settings_of("r003_sigmoid_b", zoo, params).cost.channels == 1
     assert settings_of("r003_cnn3", zoo, params).cost.channels == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"channel_shuffle": 0.5}, "evaluate.channel_shuffle is 0.5; must be 0 where planes"),
+        ({"absent": "slice"}, "evaluate.absent is 'slice'; models.cool: does not take batches of"),
+    ],
+)
+def test_what_a_row_could_not_be_scored_on_is_refused(raw, params, change, said: str) -> None:
+    name = "r003_slice_rg" if "channel_shuffle" in change else "r003_cool"
+    raw["rows"][name]["evaluate"] = change
+    rows = {name: settings_of(name, checked(raw, params), params)}
+    (problem, *_) = _run_problems(rows, params)
+    assert problem.startswith(f"rows.{name}: {said}")
 
 
 def test_a_variant_has_data_of_its_own(raw, params) -> None:
