@@ -73,10 +73,7 @@ def _curve(column: str, title: str) -> Any:
         strokeDash=alt.StrokeDash(
             "split:N",
             scale=alt.Scale(domain=["validation", "training"], range=[[1, 0], [4, 3]]),
-            title=None,
-            legend=alt.Legend(
-                symbolType="stroke", symbolStrokeWidth=2, symbolStrokeColor="currentColor"
-            ),
+            legend=None,  # the page says it, in a colour of its own
         )
     )
 
@@ -87,7 +84,7 @@ def _rates() -> Any:
 
 
 def _by_epoch(y: alt.Y) -> Any:
-    whole = alt.Axis(tickMinStep=1, labelExpr="datum.value % 1 ? '' : datum.label")
+    whole = alt.Axis(tickMinStep=1, labelExpr="datum.value % 1 ? '' : format(datum.value, 'd')")
     chart = alt.Chart(alt.NamedData("curves")).mark_line(point=alt.OverlayMarkDef(size=18))
     return chart.encode(
         x=alt.X("epoch:Q", axis=whole, scale=alt.Scale(nice=False)),
