@@ -18,7 +18,7 @@ def main() -> None:
     command = commands.add_parser("zoo", help="reproduce all rows of the zoo, then its tables")
     command.add_argument("--jobs", type=int, default=2, help="rows at a time")
     command.add_argument("--ray", metavar="ADDRESS", help="each row a task of this Ray cluster")
-    command.add_argument("--row-cores", type=int, default=2, help="cores of a row's task")
+    command.add_argument("--row-cores", type=int, default=1, help="cores of a row's task")
     command.add_argument("--source", metavar="URL", help="what nodes clone; else origin, or here")
     args = parser.parse_args()
     if args.command == "verify":

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from minet.errors import InputError
 from minet.results import whole_file
-from minet.zoo_ray import check_cluster, find_origin, run_rows
+from minet.zoo_ray import connected, find_origin, run_rows
 
 PIPELINE, TABLE = "zoo/dvc.yaml", Path("zoo/table.md")
 INPUTS, LOGS = Path("zoo/inputs"), Path("zoo/logs")
@@ -40,16 +40,16 @@ def run_zoo(jobs: int, cores: int) -> None:
 def run_zoo_on_ray(address: str, row_cores: int, source: str | None) -> None:
     """Bring all rows up to date on a Ray cluster; InputError names failures, or why it cannot.
 
-    Here only what they share is made; their results come out of the run cache of the DVC remote.
+    Here only what rows share is made, or pulled; their results come out of the run cache of the
+    DVC remote. Interrupted, it calls off what has begun; what rows have pushed is not done again.
     """
-    check_cluster(address)
     origin = find_origin(Path(), source)
-    _dvc(["repro", "--pull", f"{PIPELINE}:inputs"])
-    waiting = changed_rows(_status())
-    if waiting:
-        shared = sorted({path for name in waiting for path in reads(name)})
-        _dvc(["push", "-q", *shared])
-        _tell(_on_ray(run_rows(address, origin, waiting, reads, row_cores)), len(waiting))
+    with connected(address) as ray:
+        _dvc(["repro", "--pull", f"{PIPELINE}:inputs"])
+        waiting = changed_rows(_status())
+        if waiting:
+            _dvc(["push", "-q", *sorted({path for name in waiting for path in reads(name)})])
+            _tell(_logged(run_rows(ray, origin, waiting, reads, row_cores)), len(waiting))
     _dvc(["repro", "--pull", PIPELINE])
     put_table(Path("README.md"), TABLE)
 
@@ -122,20 +122,19 @@ def _side_by_side(
             raise
 
 
-def _on_ray(ended: Iterable[tuple[str, int, str]]) -> Iterator[tuple[str, int, float]]:
-    """Keep the log of each row; the seconds are those since the first began."""
-    began = time.monotonic()
+def _logged(ended: Iterable[tuple[str, int, float, str]]) -> Iterator[tuple[str, int, float]]:
+    """Keep the log of each row."""
     LOGS.mkdir(exist_ok=True)
-    for name, code, log in ended:
+    for name, code, seconds, log in ended:
         (LOGS / f"{name}.log").write_text(log, encoding="utf-8")
-        yield name, code, time.monotonic() - began
+        yield name, code, seconds
 
 
 def _tell(ended: Iterable[tuple[str, int, float]], count: int) -> None:
     """Say how each row ends; InputError names those that failed, once all have ended."""
     failed = []
     for place, (name, code, seconds) in enumerate(ended, start=1):
-        said = "done" if code == 0 else f"failed, see {LOGS / name}.log,"
+        said = "done" if code == 0 else f"failed, see {LOGS / name}.log"
         print(f"{name}: {said} in {seconds:.0f} s ({place} of {count})", flush=True)
         failed += [] if code == 0 else [name]
     if failed:

@@ -4,87 +4,100 @@ Ray sends this module to its nodes, so that they need minet's environment but no
 imports nothing but Python's own library.
 """
 
-import hashlib
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-_REMOTE = "minet-zoo"
+# a machine that goes down ends a row's processes first and Ray a moment later: no fault of the row
+_GOING_DOWN_S = 5.0
 
 
 def reproduce_row(
     *,
     source: str,
     commit: str,
-    remote_url: str,
+    remote: tuple[str, str],
     locks: Mapping[str, str],
     needed: Sequence[str],
     targets: Sequence[str],
     threads: int,
-) -> tuple[int, str]:
-    """Reproduce the targets of one row in a clone of its own; gives an exit code and the log.
+) -> tuple[int, float, str]:
+    """Reproduce the targets of one row in a clone of its own; gives exit code, seconds and log.
 
-    `locks` are texts of lock files, by path, of what the driver has made; `needed` are outputs to
-    pull. What comes out is pushed with the run cache, from where whoever asks next takes it. Rows
-    of a node share a DVC cache and nothing else. Threads are of one row.
+    `remote` is name and URL of the DVC remote, `locks` are texts of lock files, by path, of what
+    the driver has made; `needed` are outputs to pull. What comes out is pushed with the run cache,
+    from where whoever asks next takes it: a row that was pushed before is not trained again.
     """
-    log: list[str] = []
-    with tempfile.TemporaryDirectory(prefix="minet-row-") as made:
-        folder = Path(made, "minet")
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="minet-row-", ignore_cleanup_errors=True) as made:
+        folder, log = Path(made, "minet"), Path(made, "log")
         git, dvc = ["git", "-C", str(folder)], [sys.executable, "-m", "dvc"]
         clone = [
             ["git", "clone", "-q", "--no-checkout", source, str(folder)],
             [*git, "checkout", "-q", "--detach", commit],
         ]
         work = [
-            [*dvc, "cache", "dir", "--local", str(_cache(remote_url))],
-            [*dvc, "config", "--local", "cache.type", "hardlink,copy"],
-            [*dvc, "remote", "add", "-q", "--local", "--default", _REMOTE, remote_url],
+            # by its name, so that what the commit says of it beside the URL holds
+            [*dvc, "remote", "add", "-q", "--local", "--force", "--default", *remote],
             [*dvc, "pull", "-q", *needed],
-            [*dvc, "repro", "-s", *targets],
+            [*dvc, "repro", "--pull", "-s", *targets],
             [*dvc, "push", "-q", "--run-cache", *targets],
         ]
-        code = _all(clone, Path(made), threads, log)
-        if code == 0:
-            for path, text in locks.items():
-                (folder / path).write_text(text, encoding="utf-8")
-            code = _all(work, folder, threads, log)
-    return code, "".join(log)
+        with _group() as group:
+            code = _all(clone, Path(made), threads, log, group)
+            if code == 0:
+                for path, text in locks.items():
+                    (folder / path).write_text(text, encoding="utf-8")
+                code = _all(work, folder, threads, log, group)
+        if code:
+            time.sleep(_GOING_DOWN_S)
+        return code, time.monotonic() - began, log.read_text(encoding="utf-8", errors="replace")
 
 
-def _all(steps: Iterable[Sequence[str]], folder: Path, threads: int, log: list[str]) -> int:
+@contextmanager
+def _group() -> Iterator[int]:
+    """Give a process group that ends with the block, and with this process however that dies.
+
+    A row that is called off, or starts again elsewhere, must not train on. What waits for our end
+    of the pipe to close is no child of ours: Ray kills those of a worker that it ends.
+    """
+    watch = "exec 3<&0; { read -r _; kill -KILL 0; } <&3 &"
+    with subprocess.Popen(  # noqa: S603 - our own words
+        ["/bin/sh", "-c", watch], stdin=subprocess.PIPE, process_group=0
+    ) as shell:
+        shell.wait()
+        try:
+            yield shell.pid
+        finally:
+            os.killpg(shell.pid, signal.SIGKILL)
+
+
+def _all(steps: Iterable[Sequence[str]], folder: Path, threads: int, log: Path, group: int) -> int:
     """Run commands until one fails; gives its exit code, or 0."""
-    return next((code for step in steps if (code := _run(step, folder, threads, log))), 0)
+    return next((code for step in steps if (code := _run(step, folder, threads, log, group))), 0)
 
 
-def _cache(remote_url: str) -> Path:
-    """Name this user's cache on this node; one of another remote is another."""
-    key = hashlib.sha256(remote_url.encode()).hexdigest()[:16]
-    return Path(tempfile.gettempdir(), f"minet-zoo-cache-{os.getuid()}", key)
-
-
-def _run(step: Sequence[str], folder: Path, threads: int, log: list[str]) -> int:
-    """Run a command; when the row is called off, all that it has started ends with it."""
+def _run(step: Sequence[str], folder: Path, threads: int, log: Path, group: int) -> int:
+    """Run a command in a group of processes, its words added to the log; gives its exit code."""
     environment = os.environ | {
         # stages say `python`, which must be the one that has what they need
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "OMP_NUM_THREADS": str(threads),
         "MINET_WORKERS": str(threads),
         "DVC_NO_ANALYTICS": "1",
+        "DVC_SITE_CACHE_DIR": str(log.with_name("site")),  # else a trace of each clone stays
     }
-    process = subprocess.Popen(  # noqa: S603 - our own words
-        step, cwd=folder, env=environment, text=True, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    try:
-        said, _ = process.communicate()
-    except BaseException:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait()
-        raise
-    log.append(said)
+    with log.open("a", encoding="utf-8") as file:
+        process = subprocess.Popen(  # noqa: S603 - our own words
+            step, cwd=folder, env=environment, process_group=group,
+            stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    while process.poll() is None:
+        time.sleep(0.1)  # Ray's interrupt reaches Python between calls, not inside a long one
     return process.returncode
