@@ -76,6 +76,7 @@ def _point(name: str, row: Record) -> dict[str, Any]:
         "low": row["accuracy_low"],
         "high": row["accuracy_high"],
         "published": shown and shown[1],
+        "published_of": shown and (shown[0].strip() or "test"),
         "macs": row["cost"]["macs"],
         "parameters": row["cost"]["parameters"],
     }

@@ -52,6 +52,7 @@ def _cost(column: str, title: str, points: Sequence[Mapping[str, Any]]) -> Any:
         alt.Tooltip("low:Q", format=".3f"),
         alt.Tooltip("high:Q", format=".3f"),
         alt.Tooltip("published:Q", format=".3f"),
+        alt.Tooltip("published_of:N", title="published of"),
         alt.Tooltip(f"{column}:Q", format=",", title=title),
     ]
     y = alt.Y("low:Q", title="test accuracy", scale=alt.Scale(domain=[0, 1]))
@@ -89,7 +90,7 @@ def _by_epoch(y: alt.Y) -> Any:
     return chart.encode(
         x=alt.X("epoch:Q", axis=whole, scale=alt.Scale(nice=False)),
         y=y,
-        color=alt.Color("row:N", scale=alt.Scale(range=_COLOURS), legend=None),
+        color=alt.Color("row:N", scale=alt.Scale(scheme="tableau20"), legend=None),
         detail="seed:N",
         tooltip=["row:N", "split:N", "seed:N", "epoch:Q", y.shorthand],
     ).properties(height=240)

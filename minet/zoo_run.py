@@ -48,28 +48,36 @@ def run_zoo_on_ray(address: str, row_cores: int, source: str | None) -> None:
         _dvc(["repro", "--pull", f"{PIPELINE}:inputs"])
         waiting = changed_rows(_status())
         if waiting:
-            _dvc(["push", "-q", *sorted({path for name in waiting for path in reads(name)})])
-            _tell(_logged(run_rows(ray, origin, waiting, reads, row_cores)), len(waiting))
+            needed = {name: reads(name, targets) for name, targets in waiting.items()}
+            _dvc(["push", "-q", *sorted(set().union(*needed.values()))])
+            ended = run_rows(ray, origin, waiting, needed.__getitem__, row_cores)
+            _tell(_logged(ended), len(waiting))
     _dvc(["repro", "--pull", PIPELINE])
     put_table(Path("README.md"), TABLE)
 
 
-def reads(name: str, inputs: Path = INPUTS) -> list[str]:
-    """Name the outputs of shared stages that a row, `<row>-<seed>`, reads."""
-    folder = inputs / name.rpartition("-")[0]
+def reads(name: str, targets: Iterable[str], inputs: Path = INPUTS) -> list[str]:
+    """Name the outputs that stages of a row, `<row>-<seed>` or `<row>`, read and do not make."""
+    row = re.sub(r"-\d+$", "", name)
+    folder = inputs / row
     named = {
         line.partition("=")[2]
         for stage in ("train", "evaluate")
         for line in (folder / f"{stage}.args").read_text(encoding="utf-8").split()
     }
     sidecars = {str(Path(path).with_suffix(".json")) for path in named if path.endswith(".beton")}
+    kinds = {target.partition(":")[2].partition("@")[0] for target in targets}
+    if "evaluate" in kinds and "train" not in kinds:  # trained before, scored anew
+        seed = name.removeprefix(f"{row}-")
+        named |= {f"checkpoints/zoo/{name}.safetensors", f"zoo/runs/{row}/{seed}/model.json"}
     return sorted(named | sidecars | {str(folder)})
 
 
 def changed_rows(status: Mapping[str, object]) -> dict[str, list[str]]:
     """Give the targets of each row and seed that are not up to date, from `dvc status --json`.
 
-    A row's cost belongs to its first seed's process, or to one of its own.
+    A row's cost belongs to its first seed's process, or to one of its own. What trains is scored
+    too, though the status, which knows the weights of before, does not say so.
     """
     rows: dict[str, list[str]] = defaultdict(list)
     for address in status:
@@ -77,6 +85,8 @@ def changed_rows(status: Mapping[str, object]) -> dict[str, list[str]]:
         kind, _, name = stage.partition("@")
         if path == PIPELINE and kind in _OWN:
             rows[name].append(address)
+            if kind == "train" and f"{PIPELINE}:evaluate@{name}" not in status:
+                rows[name].append(f"{PIPELINE}:evaluate@{name}")
     for name in [name for name in rows if not re.search(r"-\d+$", name)]:
         runs = [run for run in rows if re.fullmatch(rf"{name}-\d+", run)]
         if runs:
@@ -167,7 +177,8 @@ def _row(name: str, targets: Iterable[str], environment: dict[str, str]) -> tupl
     for attempt in range(_TRIES):
         with log.open("w", encoding="utf-8") as file:
             code = subprocess.run(  # noqa: S603 - our own words
-                [*_command(), "repro", "-s", *targets],
+                # each holds DVC's own lock while it reads: many at once would not get it in time
+                [*_command(), "repro", "--wait-for-lock", "-s", *targets],
                 env=os.environ | environment, stdout=file, stderr=subprocess.STDOUT, check=False,
             ).returncode  # fmt: skip
         if code == 0 or _BUSY not in log.read_text(encoding="utf-8"):

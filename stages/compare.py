@@ -11,7 +11,7 @@ from minet.zoo_record import RowOutcome, SeedOutcome, zoo_record
 from minet.zoo_table import channel_table, zoo_table
 from stages.cli import parse_paths, run
 
-_PAGE = """# The zoo: {rows} published experiments
+_PAGE = """# The zoo: {rows} rows of published experiments and ours
 
 Budget `{budget}`{meaning}; seeds {seeds}. By `make zoo`, from `zoo/comparison.json`; how to read it
 is in `docs/zoo.md`.

@@ -1,6 +1,7 @@
 """The zoo's page in a real browser, from a file, without a network."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.ui import Select, WebDriverWait
+
+from minet.report_charts import charts
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(
@@ -84,7 +87,24 @@ def test_it_loads_nothing_but_itself(page: WebDriver) -> None:
         for event in events
         if event["method"] == "Network.requestWillBeSent"
     }
+    assert asked
     assert {url.partition(":")[0] for url in asked} <= {"file", "data"}
+
+
+def test_it_is_the_page_that_this_code_makes(root: Path) -> None:
+    """Rows' tables, of which the rest is made, are not in git; script, style and charts are."""
+    text = (root / "zoo/report.html").read_text()
+    for name in ("page.js", "page.css"):
+        assert (root / "minet/page" / name).read_text() in text
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    assert found
+    data = json.loads(found[1])
+    assert data["charts"] == charts(data["rows"])
+
+
+def test_a_choice_of_what_is_ticked_leaves_the_ticks(page: WebDriver) -> None:
+    Select(page.find_element(By.ID, "family")).select_by_index(0)
+    assert page.find_elements(By.CSS_SELECTOR, "#table input:checked")
 
 
 def test_every_figure_has_marks(page: WebDriver, record) -> None:

@@ -97,7 +97,7 @@ def test_another_model_runs_only_what_depends_on_it_and_comes_back_from_the_cach
     assert "Stage 'train' is cached" in output
     assert "train" not in ran(output)
     assert project.digests() == before
-    project.run("git checkout -q . && dvc checkout -q")
+    project.run("git checkout -q . && dvc checkout -q dvc.yaml")
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_a_changed_split_is_prepared_again_and_no_other(project: Project) -> Non
     assert stages <= ran_in_order(output)
     assert not {"beton@train", "beton@test"} & set(ran(output))
     assert read_layout(project.folder / "data/beton/val.beton").labels.size == 14
-    project.run("git checkout -q . && dvc checkout -q")
+    project.run("git checkout -q . && dvc checkout -q dvc.yaml")
     assert ran(project.run("dvc repro")) == []
 
 
@@ -169,13 +169,13 @@ def test_where_training_reads_from_changes_no_byte(project: Project) -> None:
         output = project.run(f"dvc exp run -S data.cache={cache}")
         assert ran(output) == ["resolve", "train"]  # of the same bytes nothing more depends
         assert project.digests() == before
-    project.run("git checkout -q . && dvc checkout -q")
+    project.run("git checkout -q . && dvc checkout -q dvc.yaml")
 
 
 def test_a_stage_run_by_hand_cannot_reach_the_cache_through_a_hard_link(project: Project) -> None:
     """Each stage writes beside its outputs and renames; root may write to read-only files."""
     cache = project.folder / ".dvc/cache/files/md5"
-    project.run("dvc config cache.type hardlink && dvc checkout --relink -q")
+    project.run("dvc config cache.type hardlink && dvc checkout --relink -q dvc.yaml")
     before = {path: digest(path) for path in cache.rglob("*") if path.is_file()}
     linked = {path.stat().st_ino for path in before}
     folders = (project.folder / name for name in ("data", "checkpoints", "plots"))
@@ -190,7 +190,7 @@ def test_a_stage_run_by_hand_cannot_reach_the_cache_through_a_hard_link(project:
     replaced = [path for path in outputs if path.stat().st_ino not in linked]
     assert {path.suffix for path in replaced} == kinds
     assert {path: digest(path) for path in before} == before
-    project.run("git checkout -q . && dvc checkout -q")
+    project.run("git checkout -q . && dvc checkout -q dvc.yaml")
     assert ran(project.run("dvc repro")) == []
 
 
@@ -220,7 +220,7 @@ def test_training_starts_from_weights_of_ones_own(project: Project) -> None:
     assert "models.cnn3.weights is 'imagenet'; allowed: random or a file in data/w" in output
     assert digest(weights) == before
     mine.unlink()
-    project.run("git checkout -q . && dvc checkout -q")
+    project.run("git checkout -q . && dvc checkout -q dvc.yaml")
     assert ran(project.run("dvc repro")) == []
 
 
@@ -229,7 +229,7 @@ def test_imagenet_weights_that_cannot_be_fetched(project: Project) -> None:
     nowhere = {"https_proxy": "http://127.0.0.1:9", "TORCH_HOME": str(project.folder / ".torch")}
     output = project.run(f"dvc exp run {change}", code=255, **nowhere)
     assert "place it as data/weights/resnet18-f37072fd.pth" in output
-    project.run("git checkout -q . && dvc checkout -q")
+    project.run("git checkout -q . && dvc checkout -q dvc.yaml")
     assert ran(project.run("dvc repro")) == []
 
 
@@ -256,7 +256,7 @@ def test_every_model_runs_by_its_name(project: Project, name: str) -> None:
     assert project.record("test")["count"] == 12
     card = json.loads((project.folder / "checkpoints/model.json").read_text())
     assert card["model"] == name
-    project.run("git checkout -q . && dvc checkout -q")
+    project.run("git checkout -q . && dvc checkout -q dvc.yaml")
 
 
 def test_queued_experiments_run_in_their_own_folders(project: Project) -> None:

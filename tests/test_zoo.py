@@ -222,7 +222,7 @@ def test_what_is_not_up_to_date_is_sorted_by_row_and_stage() -> None:
     status = {f"{place}:{name}": [] for name in names} | {"train": [], "dvc.yaml:cost": []}
     assert changed_rows(status) == {
         "a-0": [f"{place}:{name}" for name in ("train@a-0", "evaluate@a-0", "cost@a")],
-        "b-1": [f"{place}:train@b-1"],
+        "b-1": [f"{place}:train@b-1", f"{place}:evaluate@b-1"],
         "c": [f"{place}:cost@c"],
     }
 

@@ -79,7 +79,12 @@ def test_what_a_row_reads_is_named_once(tmp_path: Path) -> None:
     (folder / "train.args").write_text("--train=data/a.beton\n--classes=data/classes.csv\n")
     (folder / "evaluate.args").write_text("--test=data/t.beton\n--index=data/t.csv\n")
     named = ["data/a.beton", "data/a.json", "data/classes.csv", "data/t.beton", "data/t.csv"]
-    assert reads("r_one-0", tmp_path) == sorted([*named, "data/t.json", str(folder)])
+    expected = sorted([*named, "data/t.json", str(folder)])
+    trains = ["zoo/dvc.yaml:train@r_one-0", "zoo/dvc.yaml:evaluate@r_one-0"]
+    assert reads("r_one-0", trains, tmp_path) == expected
+    assert reads("r_one", ["zoo/dvc.yaml:cost@r_one"], tmp_path) == expected
+    trained = {"checkpoints/zoo/r_one-0.safetensors", "zoo/runs/r_one/0/model.json"}
+    assert set(reads("r_one-0", trains[1:], tmp_path)) == trained | set(expected)
 
 
 class Bare(Project):

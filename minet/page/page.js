@@ -60,6 +60,7 @@ async function curves() {
   const chosen = tickedRows();
   for (const place of part("curves").querySelectorAll(".chart")) place.hidden = chosen.length === 0;
   if (chosen.length === 0) return part("chosen").replaceChildren();
+  dispatchEvent(new Event("resize")); // charts that were hidden have missed how wide the page is
   for (const name of ["loss", "accuracy", "lr"]) await show(name, "curves", curvesOf(chosen));
   const colour = views.loss.scale("color");
   part("chosen").replaceChildren(...chosen.map((row) => {
@@ -116,7 +117,9 @@ async function start() {
   part("words").addEventListener("input", filter);
   part("report").addEventListener("change", filter);
   body.addEventListener("change", () => { part("family").value = ""; curves(); });
-  part("family").addEventListener("change", (event) => tick(event.target.value.split(" ")));
+  part("family").addEventListener("change", (event) => {
+    if (event.target.value) tick(event.target.value.split(" "));
+  });
   part("none").addEventListener("click", () => { part("family").value = ""; tick([]); });
   part("one").addEventListener("change", (event) => one(event.target.value));
   addEventListener("hashchange", follow);
