@@ -144,7 +144,9 @@ def test_from_scratch_with_two_workers_and_killed_it_ends_with_the_same_bytes(
     process.wait()
     output = other.run("dvc repro", MINET_WORKERS="2")
     again = ran_in_order(output)
-    assert {"train"} <= again <= {"train", "evaluate", "cost", "plots"}, "more was done again"
+    # training does not need the test split, which DVC may leave for later
+    later = {"beton@test", "evaluate", "cost", "plots"}
+    assert {"train"} <= again <= {"train"} | later, "what had ended before the kill was done again"
     resumed = re.search(r"resumed at epoch (\d), step (\d+)", output)
     assert resumed, output
     assert 0 < int(resumed[1]) * 12 + int(resumed[2]) < 36
