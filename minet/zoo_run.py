@@ -178,7 +178,7 @@ def _row(name: str, targets: Iterable[str], environment: dict[str, str]) -> tupl
         with log.open("w", encoding="utf-8") as file:
             code = subprocess.run(  # noqa: S603 - our own words
                 # each holds DVC's own lock while it reads: many at once would not get it in time
-                [*_command(), "repro", "--wait-for-lock", "-s", *targets],
+                [*_command(), "--wait-for-lock", "repro", "-s", *targets],
                 env=os.environ | environment, stdout=file, stderr=subprocess.STDOUT, check=False,
             ).returncode  # fmt: skip
         if code == 0 or _BUSY not in log.read_text(encoding="utf-8"):
