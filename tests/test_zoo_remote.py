@@ -63,6 +63,7 @@ def second(zoo: Zoo, first: Clone) -> Clone:
     return made
 
 
+@pytest.mark.slow
 def test_what_another_clone_has_pushed_is_not_done_again(first: Clone, second: Clone) -> None:
     """What docs/zoo.md says of several machines without Ray."""
     said = (second.folder / "said").read_text()
