@@ -3,7 +3,7 @@
 import re
 import socket
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,13 +101,13 @@ def run_rows(
     ray: Any,
     origin: Origin,
     rows: Mapping[str, list[str]],
-    needed: Callable[[str], list[str]],
+    needed: Mapping[str, list[str]],
     cores: int,
 ) -> Iterator[tuple[str, int, float, str]]:
     """Run each row's targets as a task of `cores`, with a GPU if the cluster has any.
 
     Gives row, exit code, seconds and log as rows end, in any order. A row whose node dies starts
-    again on another. `needed` names the outputs that a row reads. InputError if no node has room.
+    again on another. `needed` has the outputs that each row reads. InputError if no node has room.
     """
     task = _task(ray, cores)
     texts = {name: Path(name).read_text(encoding="utf-8") for name in LOCKS if Path(name).exists()}
@@ -117,7 +117,7 @@ def run_rows(
             commit=origin.commit,
             remote=origin.remote,
             locks=texts,
-            needed=needed(name),
+            needed=needed[name],
             targets=targets,
             threads=cores,
         ): name

@@ -50,7 +50,7 @@ def run_zoo_on_ray(address: str, row_cores: int, source: str | None) -> None:
         if waiting:
             needed = {name: reads(name, targets) for name, targets in waiting.items()}
             _dvc(["push", "-q", *sorted(set().union(*needed.values()))])
-            ended = run_rows(ray, origin, waiting, needed.__getitem__, row_cores)
+            ended = run_rows(ray, origin, waiting, needed, row_cores)
             _tell(_logged(ended), len(waiting))
     _dvc(["repro", "--pull", PIPELINE])
     put_table(Path("README.md"), TABLE)
