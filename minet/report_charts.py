@@ -10,6 +10,12 @@ import altair as alt
 
 # Okabe and Ito's colours, told apart by the colour-blind, those that show on white and on black
 _COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"]
+# for the largest family of rows: theirs first, then what is left of d3's
+_MANY = [
+    *_COLOURS,
+    *("#7f7f7f", "#8c564b", "#bcbd22", "#9467bd", "#aec7e8", "#ffbb78", "#98df8a", "#ff9896"),
+    *("#c5b0d5", "#c49c94"),
+]
 _FAINT = {"gridColor": "currentColor", "gridOpacity": 0.12}
 _WORDS = {"labelColor": "currentColor", "titleColor": "currentColor", "titleFontWeight": "normal"}
 _CONFIG = {
@@ -90,7 +96,7 @@ def _by_epoch(y: alt.Y) -> Any:
     return chart.encode(
         x=alt.X("epoch:Q", axis=whole, scale=alt.Scale(nice=False)),
         y=y,
-        color=alt.Color("row:N", scale=alt.Scale(scheme="tableau20"), legend=None),
+        color=alt.Color("row:N", scale=alt.Scale(range=_MANY), legend=None),
         detail="seed:N",
         tooltip=["row:N", "split:N", "seed:N", "epoch:Q", y.shorthand],
     ).properties(height=240)
