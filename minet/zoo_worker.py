@@ -35,6 +35,8 @@ def reproduce_row(
     from where whoever asks next takes it: a row that was pushed before is not trained again.
     """
     began = time.monotonic()
+    # Ray calls a row off by an interrupt, which nodes started in the background of a script ignore
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="minet-row-", ignore_cleanup_errors=True) as made:
         folder, log = Path(made, "minet"), Path(made, "log")
         git, dvc = ["git", "-C", str(folder)], [sys.executable, "-m", "dvc"]

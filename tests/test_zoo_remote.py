@@ -240,9 +240,13 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("RAY_INCLUDE_DASHBOARD", "0")
+    # nodes are started as by a script in the background, the driver by somebody who has a Ctrl-C
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     made.add_node(num_cpus=1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     yield made
+    signal.signal(signal.SIGINT, before)
     made.shutdown()
 
 
