@@ -1,6 +1,7 @@
 """What is asked of minet beside the pipeline: python -m minet verify | zoo."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from minet.data.verify import verify
@@ -48,10 +49,14 @@ def _zoo(args: argparse.Namespace) -> None:
         if getattr(args, name) < 1:
             word = name.replace("_", "-")
             raise InputError(f"--{word} is {getattr(args, name)}; must be at least 1")
-    if args.ray:
-        run_zoo_on_ray(args.ray, args.row_cores, args.source)
-    else:
-        run_zoo(args.jobs, cores())
+    try:
+        if args.ray:
+            run_zoo_on_ray(args.ray, args.row_cores, args.source)
+        else:
+            run_zoo(args.jobs, cores())
+    except KeyboardInterrupt:
+        print("stopped; `make zoo` goes on", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from threading import Event
 
 from minet.errors import InputError
 from minet.results import whole_file
@@ -122,12 +123,19 @@ def _side_by_side(
     rows: Mapping[str, list[str]], jobs: int, environment: dict[str, str]
 ) -> Iterator[tuple[str, int, float]]:
     """Run each row in a process of its own; gives row, exit code and seconds as rows end."""
+    called_off = Event()
+
+    def in_turn(names: Iterable[str]) -> list[tuple[str, int, float]]:
+        begun = (name for name in names if not called_off.is_set())
+        return [(name, *_row(name, rows[name], environment)) for name in begun]
+
     with ThreadPoolExecutor(jobs) as pool:
-        begun = [pool.submit(_in_turn, group, rows, environment) for group in twins(rows)]
+        begun = [pool.submit(in_turn, group) for group in twins(rows)]
         try:
             for future in as_completed(begun):
                 yield from future.result()
         except BaseException:
+            called_off.set()
             pool.shutdown(wait=True, cancel_futures=True)
             raise
 
@@ -162,12 +170,6 @@ def twins(rows: Iterable[str], inputs: Path = INPUTS) -> list[list[str]]:
         settings = inputs / row / f"train-{seed}.json"
         groups[settings.read_bytes() if settings.exists() else name.encode()].append(name)
     return list(groups.values())
-
-
-def _in_turn(
-    names: Iterable[str], rows: Mapping[str, list[str]], environment: dict[str, str]
-) -> list[tuple[str, int, float]]:
-    return [(name, *_row(name, rows[name], environment)) for name in names]
 
 
 def _row(name: str, targets: Iterable[str], environment: dict[str, str]) -> tuple[int, float]:

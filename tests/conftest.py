@@ -1,6 +1,7 @@
 """What several tests need: valid settings to vary, and tiny sources of batches."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from minet.data.loader import BetonLoader, open_loaders
 from minet.settings_data import Cache
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# a shell has what it starts in the background ignore Ctrl-C, and what that starts, which tests stop
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,10 @@
 """The rows of the zoo: checked, merged over the defaults, held against one another."""
 
 import json
+import os
 import re
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import yaml
 from closure import ROOT
 
 from benchmarks.published import PUBLISHED
+from minet import zoo_run
 from minet.errors import InputError
 from minet.models import MODELS, fresh_layers
 from minet.params import Params, check_params
@@ -233,6 +237,25 @@ def test_rows_that_train_alike_run_in_turn(tmp_path: Path) -> None:
         (tmp_path / row / "train-0.json").write_text(text)
     rows = ["a-0", "b_c-0", "d-0", "e"]
     assert twins(rows, tmp_path) == [["a-0", "d-0"], ["b_c-0"], ["e"]]
+
+
+def test_when_rows_are_called_off_no_twin_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+
+    def row(name: str, *_: object) -> tuple[int, float]:
+        begun.append(name)
+        time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGINT)  # Ctrl-C, as the row runs
+        time.sleep(0.5)
+        return 130, 0.5
+
+    monkeypatch.setattr(zoo_run, "_row", row)
+    monkeypatch.setattr(zoo_run, "twins", lambda rows: [list(rows)])
+    with pytest.raises(KeyboardInterrupt):
+        list(zoo_run._side_by_side({"a-0": [], "d-0": []}, 2, {}))
+    assert begun == ["a-0"]
 
 
 def test_the_first_table_goes_between_the_markers(tmp_path: Path) -> None:

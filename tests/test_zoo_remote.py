@@ -337,6 +337,7 @@ class TestRay:
         os.kill(driver.process.pid, signal.SIGINT)
         assert driver.end() == 130, driver.said()
         assert "Traceback" not in driver.said()
+        assert driver.said().endswith("stopped; `make zoo` goes on\n")
         psutil.wait_procs(working, timeout=20)
         assert not [process for node in nodes for process in training(node)]
         assert not list(tmp_path.glob("minet-row-*"))
