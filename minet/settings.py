@@ -14,6 +14,7 @@ from minet.results import read_json
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
+Threads = Annotated[int, Field(ge=0, le=1024)]  # 0: as many as there are cores
 Pixels = Annotated[int, Field(ge=8, le=4096)]
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from minet.settings import AtLeastOne, Pixels, Settings, Share
+from minet.settings import AtLeastOne, Pixels, Settings, Share, Threads
 
 
 class SubmissionSettings(Settings):
@@ -24,6 +24,7 @@ class EvaluateSettings(Settings):
     """
 
     batch_size: AtLeastOne
+    threads: Threads
     flip: bool
     absent: Literal["zero", "slice"]
     channel_shuffle: Share

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from minet.channels import ChannelSet, Protocol
-from minet.settings import AtLeastOne, Pixels, Positive, Settings, Share
+from minet.settings import AtLeastOne, Pixels, Positive, Settings, Share, Threads
 from minet.settings_data import Cache
 
 NotNegative = Annotated[float, Field(ge=0)]
@@ -78,6 +78,7 @@ class TrainSettings(Settings):
     compile: Literal["auto", "always", "never"]
     deterministic: bool
     processes: AtLeastOne
+    threads: Threads
     save_every_s: Positive
     tensorboard: bool
     dvclive: bool

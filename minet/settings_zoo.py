@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator
 
 from minet.channels import ChannelSet
-from minet.settings import Settings, Share
+from minet.settings import Settings, Share, Threads
 from minet.settings_data import BetonSettings, DataSettings, SampleSettings
 from minet.settings_score import CostRunSettings, EvaluateSettings
 from minet.settings_train import RunSettings
@@ -87,6 +87,7 @@ class Zoo(Settings):
     """zoo/params.yaml, whole."""
 
     budget: str
+    threads: Threads
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)]
     budgets: dict[Name, Budget]
     variants: dict[Name, Variant]

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from minet.channels import planes_given
-from minet.params import Params, change_problems, merge
+from minet.errors import InputError
+from minet.params import Params, change_problems, check_params, merge, read_yaml
 from minet.settings import choices, setting_problems
 from minet.settings_data import BetonSettings
 from minet.settings_score import CostRunSettings, EvaluateSettings
@@ -19,6 +20,17 @@ DATA = "data"  # the root's index and betons; variants are below data/zoo
 VARIANTS = PurePosixPath(DATA, "zoo")
 
 Kind = TypeVar("Kind", bound=BaseModel)
+
+
+def read_zoo(params: Path, zoo: Path, known_models: Mapping[str, str]) -> tuple[Zoo, Params]:
+    """Read zoo/params.yaml and the defaults under it; InputError lists all problems of a file."""
+    defaults, problems = check_params(read_yaml(params), known_models)
+    if defaults is None or problems:
+        raise InputError(*(f"{params}: {problem}" for problem in problems))
+    found, problems = check_zoo(read_yaml(zoo), defaults, known_models)
+    if found is None or problems:
+        raise InputError(*(f"{zoo}: {problem}" for problem in problems))
+    return found, defaults
 
 
 def check_zoo(
@@ -56,7 +68,7 @@ def row_settings(
             fresh=fresh if pretrained else (),
             train=_valid(TrainSettings, _within_budget(full, row, zoo)),
         ),
-        evaluate=_valid(EvaluateSettings, merge(_plain(params.evaluate), row.evaluate)),
+        evaluate=_valid(EvaluateSettings, _evaluation(row, zoo, params)),
         cost=CostRunSettings(  # of what was published, whatever the budget
             **chosen,
             channels=len(planes_given(published.channels, published.protocol)),
@@ -79,7 +91,12 @@ def variant_of(row: Row) -> str | None:
 
 def _recipe(row: Row, zoo: Zoo, params: Params) -> dict[str, Any]:
     """Give a row's recipe as published: the root's `train` under the zoo's recipe and the row."""
-    return merge(merge(_plain(params.train), zoo.recipes[row.recipe]), row.train)
+    base = _plain(params.train) | {"threads": zoo.threads}
+    return merge(merge(base, zoo.recipes[row.recipe]), row.train)
+
+
+def _evaluation(row: Row, zoo: Zoo, params: Params) -> dict[str, Any]:
+    return merge(_plain(params.evaluate) | {"threads": zoo.threads}, row.evaluate)
 
 
 def _within_budget(recipe: dict[str, Any], row: Row, zoo: Zoo) -> dict[str, Any]:
@@ -139,7 +156,7 @@ def _change_problems(zoo: Zoo, params: Params) -> Iterator[str]:
         if not found:
             whole = _within_budget(merge(recipe, row.train), row, zoo)
             yield from _problems(TrainSettings, whole, f"rows.{name} within {zoo.budget}")
-        evaluate = merge(_plain(params.evaluate), row.evaluate)
+        evaluate = _evaluation(row, zoo, params)
         yield from _problems(EvaluateSettings, evaluate, f"rows.{name}.evaluate")
 
 

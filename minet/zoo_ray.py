@@ -119,7 +119,7 @@ def run_rows(
             locks=texts,
             needed=needed[name],
             targets=targets,
-            threads=cores,
+            workers=cores,
         ): name
         for name, targets in rows.items()
     }

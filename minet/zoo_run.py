@@ -13,9 +13,12 @@ from pathlib import Path
 from threading import Event
 
 from minet.errors import InputError
+from minet.models import MODELS
 from minet.results import whole_file
+from minet.zoo import read_zoo
 from minet.zoo_ray import connected, find_origin, run_rows
 
+PARAMS, ROWS = Path("params.yaml"), Path("zoo/params.yaml")
 PIPELINE, TABLE = "zoo/dvc.yaml", Path("zoo/table.md")
 INPUTS, LOGS = Path("zoo/inputs"), Path("zoo/logs")
 _OWN = ("train", "evaluate", "cost")  # stages of a row, in their order
@@ -28,11 +31,11 @@ def run_zoo(jobs: int, cores: int) -> None:
 
     What is shared is made first: DVC processes that run side by side must not meet in a stage.
     """
+    read_zoo(PARAMS, ROWS, MODELS)  # a mistake that DVC would meet first, and in words of its own
     _dvc(["repro", f"{PIPELINE}:inputs"])
     waiting = changed_rows(_status())
     if jobs > 1 and waiting:
-        threads = str(max(1, cores // jobs))
-        environment = {"OMP_NUM_THREADS": threads, "MINET_WORKERS": threads}
+        environment = {"MINET_WORKERS": str(max(1, cores // jobs))}  # it changes no byte
         _tell(_side_by_side(waiting, jobs, environment), len(waiting))
     _dvc(["repro", PIPELINE])
     put_table(Path("README.md"), TABLE)
@@ -44,6 +47,7 @@ def run_zoo_on_ray(address: str, row_cores: int, source: str | None) -> None:
     Here only what rows share is made, or pulled; their results come out of the run cache of the
     DVC remote. Interrupted, it calls off what has begun; what rows have pushed is not done again.
     """
+    read_zoo(PARAMS, ROWS, MODELS)
     origin = find_origin(Path(), source)
     with connected(address) as ray:
         _dvc(["repro", "--pull", f"{PIPELINE}:inputs"])

@@ -26,7 +26,7 @@ def reproduce_row(
     locks: Mapping[str, str],
     needed: Sequence[str],
     targets: Sequence[str],
-    threads: int,
+    workers: int,
 ) -> tuple[int, float, str]:
     """Reproduce the targets of one row in a clone of its own; gives exit code, seconds and log.
 
@@ -52,11 +52,11 @@ def reproduce_row(
             [*dvc, "push", "-q", "--run-cache", *targets],
         ]
         with _group() as group:
-            code = _all(clone, Path(made), threads, log, group)
+            code = _all(clone, Path(made), workers, log, group)
             if code == 0:
                 for path, text in locks.items():
                     (folder / path).write_text(text, encoding="utf-8")
-                code = _all(work, folder, threads, log, group)
+                code = _all(work, folder, workers, log, group)
         if code:
             time.sleep(_GOING_DOWN_S)
         return code, time.monotonic() - began, log.read_text(encoding="utf-8", errors="replace")
@@ -80,18 +80,17 @@ def _group() -> Iterator[int]:
             os.killpg(shell.pid, signal.SIGKILL)
 
 
-def _all(steps: Iterable[Sequence[str]], folder: Path, threads: int, log: Path, group: int) -> int:
+def _all(steps: Iterable[Sequence[str]], folder: Path, workers: int, log: Path, group: int) -> int:
     """Run commands until one fails; gives its exit code, or 0."""
-    return next((code for step in steps if (code := _run(step, folder, threads, log, group))), 0)
+    return next((code for step in steps if (code := _run(step, folder, workers, log, group))), 0)
 
 
-def _run(step: Sequence[str], folder: Path, threads: int, log: Path, group: int) -> int:
+def _run(step: Sequence[str], folder: Path, workers: int, log: Path, group: int) -> int:
     """Run a command in a group of processes, its words added to the log; gives its exit code."""
     environment = os.environ | {
         # stages say `python`, which must be the one that has what they need
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "OMP_NUM_THREADS": str(threads),
-        "MINET_WORKERS": str(threads),
+        "MINET_WORKERS": str(workers),
         "DVC_NO_ANALYTICS": "1",
         "DVC_SITE_CACHE_DIR": str(log.with_name("site")),  # else a trace of each clone stays
     }

@@ -32,6 +32,8 @@ def main() -> None:
         optional=("bars", "mistakes"),
     )
     settings = read_settings(args.settings, EvaluateSettings)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
     model, card = load_model(args.weights, args.card)
     test = BetonLoader(args.test, batch_size=settings.batch_size, workers=workers())
     found = predict(

@@ -8,25 +8,20 @@ from pydantic import BaseModel
 from minet.errors import InputError
 from minet.models import MODELS, argument_problems, fresh_layers, input_problems, pretrained_url
 from minet.optim import side_at
-from minet.params import Params, check_params, own_arguments, read_yaml
+from minet.params import Params, own_arguments
 from minet.results import whole_folder, write_json
 from minet.settings_data import BetonRunSettings
 from minet.settings_weights import WeightsSettings
 from minet.settings_zoo import RowSettings, Zoo, ZooSettings
 from minet.trials import scoring_problems
-from minet.zoo import check_zoo, row_settings, variant_settings
+from minet.zoo import read_zoo, row_settings, variant_settings
 from stages.cli import parse_paths, run
 
 
 def main() -> None:
     """Write a folder of JSONs, whole; InputError lists all problems and writes nothing."""
     args = parse_paths(__doc__, "params", "zoo", "out")
-    params, problems = check_params(read_yaml(args.params), MODELS)
-    if params is None or problems:
-        raise InputError(*(f"{args.params}: {problem}" for problem in problems))
-    zoo, problems = check_zoo(read_yaml(args.zoo), params, MODELS)
-    if zoo is None or problems:
-        raise InputError(*(f"{args.zoo}: {problem}" for problem in problems))
+    zoo, params = read_zoo(args.params, args.zoo, MODELS)
     rows = {
         name: row_settings(name, zoo, params, MODELS[row.model], fresh_layers(row.model))
         for name, row in zoo.rows.items()

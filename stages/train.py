@@ -57,6 +57,8 @@ def main() -> None:
 
         sys.exit(launch("stages.train", sys.argv[1:], processes, max(1, cores() // processes)))
     keep_freed_memory()
+    if settings.train.threads:
+        torch.set_num_threads(settings.train.threads)
     device = own_device()
     choose_kernels(settings.train, device)
     with joined(device) as team:

@@ -55,6 +55,7 @@ def _recipe(**changes: Any) -> TrainSettings:
         "compile": "auto",
         "deterministic": False,
         "processes": 1,
+        "threads": 0,
         "save_every_s": 60.0,
         "tensorboard": False,
         "dvclive": False,

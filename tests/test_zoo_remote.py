@@ -29,8 +29,6 @@ RAY = pytest.mark.skipif(
     reason="Ray is not installed (uv pip install --overrides requirements.lock --group ray)",
 )
 LONGEST_S = 400
-# as a row on Ray has by default: sums over other threads round otherwise
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "MINET_WORKERS": "1"}
 
 
 def trained(output: str) -> list[str]:
@@ -50,7 +48,7 @@ def first(zoo: Zoo) -> Clone:
     """Give a clone that has reproduced one row and pushed it."""
     made = Clone(zoo, zoo.folder.parent / "first")
     row = "zoo/dvc.yaml:evaluate@r003_slice_r-0 zoo/dvc.yaml:cost@r003_slice_r"
-    assert trained(made.run(f"dvc repro {row}", **ONE_THREAD)) == ["train@r003_slice_r-0"]
+    assert trained(made.run(f"dvc repro {row}")) == ["train@r003_slice_r-0"]
     made.run("dvc push -q --run-cache")
     return made
 
@@ -59,7 +57,7 @@ def first(zoo: Zoo) -> Clone:
 def second(zoo: Zoo, first: Clone) -> Clone:
     """Give another clone of the same commit that finishes; its words are in `said`."""
     made = Clone(zoo, zoo.folder.parent / "second")
-    (made.folder / "said").write_text(made.run("dvc repro --pull zoo/dvc.yaml", **ONE_THREAD))
+    (made.folder / "said").write_text(made.run("dvc repro --pull zoo/dvc.yaml"))
     return made
 
 
@@ -196,7 +194,7 @@ def test_a_row_stops_at_the_step_that_fails_and_leaves_nothing(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     code, _, log = zoo_worker.reproduce_row(
         source=str(bare.folder), commit="0" * 40, remote=("store", str(tmp_path / "store")),
-        locks={}, needed=[], targets=[], threads=1,
+        locks={}, needed=[], targets=[], workers=1,
     )  # fmt: skip
     assert code != 0
     assert "0" * 40 in log
