@@ -10,6 +10,7 @@ BENCH_FLAGS ?=
 CHAOS_FLAGS ?=
 JOBS ?= 2
 RAY ?=
+ROWS ?=
 ZOO_FLAGS ?=
 PYTHON ?= python3
 DIST := dist
@@ -83,12 +84,12 @@ wheel: ## FFCV as a wheel for PYTHON, for machines without Debian packages
 	$(install-packages)
 	@tools/wheel.sh "$(PYTHON)" "$(DIST)"
 
-zoo: $(VENV)/.ready ## every published experiment of five reports, JOBS rows at a time, or RAY=<address>
+zoo: $(VENV)/.ready ## experiments of five reports, or ROWS="...", JOBS at a time or RAY=<address>
 ifeq ($(RAY),)
-	@python -m minet zoo --jobs $(JOBS) $(ZOO_FLAGS)
+	@python -m minet zoo --jobs $(JOBS) $(if $(ROWS),--rows $(ROWS)) $(ZOO_FLAGS)
 else
 	$(install-ray)
-	@python -m minet zoo --ray $(RAY) $(ZOO_FLAGS)
+	@python -m minet zoo --ray $(RAY) $(if $(ROWS),--rows $(ROWS)) $(ZOO_FLAGS)
 endif
 
 chaos: $(VENV)/.ready ## kill training 20 times at random moments, hold the result against a run left alone

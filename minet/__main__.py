@@ -21,6 +21,9 @@ def main() -> None:
     command.add_argument("--ray", metavar="ADDRESS", help="each row a task of this Ray cluster")
     command.add_argument("--row-cores", type=int, default=1, help="cores of a row's task")
     command.add_argument("--source", metavar="URL", help="what nodes clone; else origin, or here")
+    command.add_argument(
+        "--rows", nargs="+", default=[], metavar="ROW", help="these and their baselines alone"
+    )
     args = parser.parse_args()
     if args.command == "verify":
         _verify(args.beton)
@@ -51,9 +54,9 @@ def _zoo(args: argparse.Namespace) -> None:
             raise InputError(f"--{word} is {getattr(args, name)}; must be at least 1")
     try:
         if args.ray:
-            run_zoo_on_ray(args.ray, args.row_cores, args.source)
+            run_zoo_on_ray(args.ray, args.row_cores, args.source, args.rows)
         else:
-            run_zoo(args.jobs, cores())
+            run_zoo(args.jobs, cores(), args.rows)
     except KeyboardInterrupt:
         print("stopped; `make zoo` goes on", file=sys.stderr)
         sys.exit(130)

@@ -11,6 +11,7 @@ import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from minet import report_row
 from minet.report_charts import charts
 from minet.zoo_table import CHANNEL_SETS, Record, channel_lines, reference, table_cells
 
@@ -37,7 +38,7 @@ def report_page(record: Record, runs: Mapping[str, Mapping[int, SeedTables]]) ->
         loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters["flat"] = lambda nested: list(_flat(nested))
+    environment.globals |= {"of": report_row, "reference": reference}
     points = [_point(name, row) for name, row in record["rows"].items()]
     data = {
         "rows": points,
@@ -52,7 +53,6 @@ def report_page(record: Record, runs: Mapping[str, Mapping[int, SeedTables]]) ->
         families=_families(record["rows"]),
         channel_sets=CHANNEL_SETS,
         channel_lines=channel_lines(record),
-        reference=reference,
         style=Markup((PAGE / "page.css").read_text(encoding="utf-8")),  # noqa: S704 - our own
         script=Markup((PAGE / "page.js").read_text(encoding="utf-8")),  # noqa: S704 - our own
         vega=Markup(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")),  # noqa: S704 - a script
@@ -118,12 +118,3 @@ def _families(rows: Mapping[str, Record]) -> dict[str, list[str]]:
         if row["against"]:
             families.setdefault(row["against"]["row"], [row["against"]["row"]]).append(name)
     return families
-
-
-def _flat(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Give dotted keys with their values as JSON."""
-    for key, value in nested.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value if isinstance(value, str) else json.dumps(value)

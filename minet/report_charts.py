@@ -9,7 +9,7 @@ from typing import Any
 import altair as alt
 
 # Okabe and Ito's colours, told apart by the colour-blind, those that show on white and on black
-_COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"]
+_COLOURS = ["#1a86c8", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"]
 # for the largest family of rows: theirs first, then what is left of d3's
 _MANY = [
     *_COLOURS,
@@ -22,7 +22,7 @@ _CONFIG = {
     "background": "transparent",
     "view": {"stroke": None},
     "axis": {**_WORDS, **_FAINT, "domainColor": "currentColor", "tickColor": "currentColor"},
-    "legend": {**_WORDS, "orient": "top", "labelLimit": 260},
+    "legend": {**_WORDS, "orient": "top", "labelLimit": 260, "symbolOpacity": 1},
 }
 
 
@@ -62,13 +62,13 @@ def _cost(column: str, title: str, points: Sequence[Mapping[str, Any]]) -> Any:
         alt.Tooltip(f"{column}:Q", format=",", title=title),
     ]
     y = alt.Y("low:Q", title="test accuracy", scale=alt.Scale(domain=[0, 1]))
-    interval = chart.mark_rule(opacity=0.5).encode(x=x, y=y, y2="high:Q", color=colour)
-    ours = chart.mark_point(filled=True, size=60, opacity=0.9).encode(
+    interval = chart.mark_rule(opacity=0.7).encode(x=x, y=y, y2="high:Q", color=colour)
+    ours = chart.mark_point(filled=True, size=60, opacity=1).encode(
         x=x, y="accuracy:Q", color=colour, tooltip=said
     )
     published = (
         chart.transform_filter("isValid(datum.published)")
-        .mark_point(shape="diamond", filled=False, size=70, opacity=0.8)
+        .mark_point(shape="diamond", filled=False, size=70, opacity=1)
         .encode(x=x, y="published:Q", color=colour, tooltip=said)
     )
     return alt.layer(interval, published, ours).properties(height=300)
@@ -103,8 +103,11 @@ def _by_epoch(y: alt.Y) -> Any:
 
 
 def _confusion() -> Any:
-    """Shares of each true class, a row of the matrix; the darker, the more."""
-    axis = alt.Axis(labelLimit=110, grid=False)
+    """Shares of each true class, a row of the matrix; the stronger, the more.
+
+    Their square roots are drawn: a fifth of a class is to be seen, on black too.
+    """
+    axis = alt.Axis(labelLimit=160, grid=False)
     return (
         alt.Chart(alt.NamedData("confusion"))
         .mark_rect(color=_COLOURS[0])
@@ -113,8 +116,8 @@ def _confusion() -> Any:
             y=alt.Y("true:N", sort=None, axis=axis, title="true"),
             opacity=alt.Opacity(
                 "share:Q",
-                scale=alt.Scale(domain=[0, 1], range=[0, 1]),
-                legend=alt.Legend(format=".0%", title="of the true class"),
+                scale=alt.Scale(type="sqrt", domain=[0, 1], range=[0, 1]),
+                legend=alt.Legend(format=".0%", title="of the true class", values=[0.2, 0.5, 1]),
             ),
             tooltip=["true:N", "predicted:N", alt.Tooltip("share:Q", format=".1%"), "images:Q"],
         )

@@ -1,16 +1,25 @@
 """Settings of the zoo: rows of published experiments, their data, what a run of all may cost."""
 
+import re
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from minet.channels import ChannelSet
 from minet.settings import Settings, Share, Threads
 from minet.settings_data import BetonSettings, DataSettings, SampleSettings
 from minet.settings_score import CostRunSettings, EvaluateSettings
-from minet.settings_train import RunSettings
+from minet.settings_train import RunSettings, TrainSettings
 
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+
+def _is_a_word(name: str) -> str:
+    # it stands in names of files and of DVC's stages
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise ValueError("must be of small letters, digits and underscores, a letter first")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_is_a_word)]
 Count = Annotated[int, Field(ge=0)]
 
 
@@ -112,10 +121,11 @@ class VariantSettings(Settings):
 
 
 class RowSettings(Settings):
-    """What a row's stages read; `train` is of the first seed."""
+    """What a row's stages read; `train` is of the first seed, `published` without the budget."""
 
     row: Row
     seeds: list[int]
+    published: TrainSettings
     train: RunSettings
     evaluate: EvaluateSettings
     cost: CostRunSettings

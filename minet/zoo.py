@@ -1,7 +1,7 @@
 """The rows of zoo/params.yaml over the defaults of params.yaml, checked, all problems at once."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -60,6 +60,7 @@ def row_settings(
     return RowSettings(
         row=row,
         seeds=zoo.seeds,
+        published=published,
         train=RunSettings(
             **chosen,
             seed=zoo.seeds[0],
@@ -82,6 +83,15 @@ def variant_settings(name: str, zoo: Zoo, params: Params) -> VariantSettings:
     variant = zoo.variants[name]
     beton = _valid(BetonSettings, merge(_plain(params.beton), variant.beton))
     return VariantSettings(sample=variant.sample, data=variant.data, beton=beton)
+
+
+def with_baselines(zoo: Zoo, names: Collection[str]) -> list[str]:
+    """Give rows and what they are held against, in the zoo's order; InputError names the others."""
+    unknown = [name for name in names if name not in zoo.rows]
+    if unknown:
+        raise InputError(*(f"{name!r} is no row; {choices(name, zoo.rows)}" for name in unknown))
+    baselines = {zoo.rows[name].baseline for name in names}
+    return [name for name in zoo.rows if name in names or name in baselines]
 
 
 def variant_of(row: Row) -> str | None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from minet.comparison import Hits, accuracy_summary, compare, holm
 from minet.errors import InputError
+from minet.params import dotted
 from minet.settings_zoo import RowSettings
 
 _SCORES = ("accuracy", "loss", "top5", "precision", "recall", "f1", "macro_f1")
@@ -84,6 +85,7 @@ def _described(outcome: RowOutcome) -> dict[str, Any]:
         "pretrained_as_published": row.initial != "random",
         "channels_line": row.channels_line,
         "recipe": settings.train.record()["train"],
+        "recipe_as_published": _budgeted(settings),
         "evaluate": settings.evaluate.model_dump(mode="json"),
         **accuracy_summary(outcome.hits),
         "scores": {
@@ -100,3 +102,11 @@ def _described(outcome: RowOutcome) -> dict[str, Any]:
             "sources": outcome.sources,
         },
     }
+
+
+def _budgeted(settings: RowSettings) -> dict[str, Any]:
+    """Give the settings of the recipe that the budget changed, by dotted key, as published."""
+    run = settings.train
+    published = run.model_copy(update={"train": settings.published})
+    used, before = (dict(dotted(one.record()["train"])) for one in (run, published))
+    return {key: value for key, value in before.items() if value != used[key]}

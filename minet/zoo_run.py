@@ -7,16 +7,18 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
 from minet.errors import InputError
 from minet.models import MODELS
 from minet.results import whole_file
-from minet.zoo import read_zoo
+from minet.zoo import read_zoo, with_baselines
 from minet.zoo_ray import connected, find_origin, run_rows
+from minet.zoo_table import few_rows
 
 PARAMS, ROWS = Path("params.yaml"), Path("zoo/params.yaml")
 PIPELINE, TABLE = "zoo/dvc.yaml", Path("zoo/table.md")
@@ -26,44 +28,87 @@ _BUSY = "is busy"  # another DVC process holds a path for a moment
 _TRIES = 5
 
 
-def run_zoo(jobs: int, cores: int) -> None:
-    """Bring all rows up to date, `jobs` at a time, then the comparison; InputError names failures.
+def run_zoo(jobs: int, cores: int, only: Collection[str] = ()) -> None:
+    """Bring rows up to date, `jobs` at a time, then what compares them; InputError names failures.
 
-    What is shared is made first: DVC processes that run side by side must not meet in a stage.
+    With `only`, these and their baselines, and the comparison of them is printed; else all, and
+    tables and page are written. What is shared is made first: DVC processes that run side by side
+    must not meet in a stage.
     """
-    read_zoo(PARAMS, ROWS, MODELS)  # a mistake that DVC would meet first, and in words of its own
-    _dvc(["repro", f"{PIPELINE}:inputs"])
-    waiting = changed_rows(_status())
+    rows = _Rows.of(only)
+    _dvc(["repro", *rows.first()])
+    waiting = rows.waiting()
     if jobs > 1 and waiting:
         environment = {"MINET_WORKERS": str(max(1, cores // jobs))}  # it changes no byte
         _tell(_side_by_side(waiting, jobs, environment), len(waiting))
-    _dvc(["repro", PIPELINE])
-    put_table(Path("README.md"), TABLE)
+    rows.end(["repro"])
 
 
-def run_zoo_on_ray(address: str, row_cores: int, source: str | None) -> None:
-    """Bring all rows up to date on a Ray cluster; InputError names failures, or why it cannot.
+def run_zoo_on_ray(
+    address: str, row_cores: int, source: str | None, only: Collection[str] = ()
+) -> None:
+    """Bring rows up to date on a Ray cluster; InputError names failures, or why it cannot.
 
     Here only what rows share is made, or pulled; their results come out of the run cache of the
     DVC remote. Interrupted, it calls off what has begun; what rows have pushed is not done again.
     """
-    read_zoo(PARAMS, ROWS, MODELS)
+    rows = _Rows.of(only)
     origin = find_origin(Path(), source)
     with connected(address) as ray:
-        _dvc(["repro", "--pull", f"{PIPELINE}:inputs"])
-        waiting = changed_rows(_status())
+        _dvc(["repro", "--pull", *rows.first()])
+        waiting = rows.waiting()
         if waiting:
             needed = {name: reads(name, targets) for name, targets in waiting.items()}
             _dvc(["push", "-q", *sorted(set().union(*needed.values()))])
             ended = run_rows(ray, origin, waiting, needed, row_cores)
             _tell(_logged(ended), len(waiting))
-    _dvc(["repro", "--pull", PIPELINE])
-    put_table(Path("README.md"), TABLE)
+    rows.end(["repro", "--pull"])
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Rows that are asked for, with their baselines; all if none is named."""
+
+    names: list[str]
+    seeds: list[int]
+    whole: bool
+
+    @classmethod
+    def of(cls, only: Collection[str]) -> "_Rows":
+        """Check the settings: DVC would meet a mistake first, and say it in words of its own."""
+        zoo, _ = read_zoo(PARAMS, ROWS, MODELS)
+        return cls(with_baselines(zoo, only or zoo.rows), zoo.seeds, not only)
+
+    def first(self) -> list[str]:
+        """Name the targets that rows share."""
+        if self.whole:
+            return [f"{PIPELINE}:inputs"]
+        return [f"{PIPELINE}:inputs@{name}" for name in self.names]
+
+    def waiting(self) -> dict[str, list[str]]:
+        """Give the targets of those that are not up to date."""
+        changed = changed_rows(_status())
+        return {name: found for name, found in changed.items() if _row_of(name) in self.names}
+
+    def end(self, repro: list[str]) -> None:
+        """Run what is left, then show how the rows compare."""
+        if self.whole:
+            _dvc([*repro, PIPELINE])
+            put_table(Path("README.md"), TABLE)
+            return
+        runs = [f"{PIPELINE}:evaluate@{name}-{seed}" for name in self.names for seed in self.seeds]
+        _dvc([*repro, *runs, *(f"{PIPELINE}:cost@{name}" for name in self.names)])
+        from minet.zoo_outcomes import Folders, row_outcome  # here: scipy takes a second
+        from minet.zoo_record import zoo_record
+
+        folders = Folders(Path("zoo/settings"), INPUTS, Path("zoo/runs"), Path("zoo/cost"))
+        record = zoo_record("", {name: row_outcome(name, folders) for name in self.names})
+        print(few_rows(record))
 
 
 def reads(name: str, targets: Iterable[str], inputs: Path = INPUTS) -> list[str]:
     """Name the outputs that stages of a row, `<row>-<seed>` or `<row>`, read and do not make."""
-    row = re.sub(r"-\d+$", "", name)
+    row = _row_of(name)
     folder = inputs / row
     named = {
         line.partition("=")[2]
@@ -76,6 +121,10 @@ def reads(name: str, targets: Iterable[str], inputs: Path = INPUTS) -> list[str]
         seed = name.removeprefix(f"{row}-")
         named |= {f"checkpoints/zoo/{name}.safetensors", f"zoo/runs/{row}/{seed}/model.json"}
     return sorted(named | sidecars | {str(folder)})
+
+
+def _row_of(name: str) -> str:
+    return re.sub(r"-\d+$", "", name)
 
 
 def changed_rows(status: Mapping[str, object]) -> dict[str, list[str]]:

@@ -60,6 +60,17 @@ def reference(published: Record) -> tuple[str, float] | None:
     return None
 
 
+def few_rows(record: Record) -> str:
+    """Give the table turned, a column for each row, as a terminal shows a few of them."""
+    lines = table_cells(record)
+    columns = [[*lines[0]], *([*line.values()] for line in lines)]
+    widths = [max(map(len, column)) for column in columns]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+        for cells in zip(*columns, strict=True)
+    )
+
+
 def channel_table(record: Record) -> str:
     """Give accuracies per channel set, published / ours, of the rows that are about them."""
     lines = [
@@ -118,21 +129,27 @@ def _ours(row: Record) -> str:
     return f"{row['accuracy']:.3f}{deviation} ({interval})"
 
 
-def _against(against: Record, *, name_rule: bool) -> list[str]:
-    """Give the cells of a comparison: its baseline, difference, p, ratio and verdict."""
+def comparison_cells(against: Record) -> dict[str, str]:
+    """Give difference, adjusted p and ratio of a comparison, intervals in brackets."""
     middle, low, high = (
         f"{against['difference' + end]:+z.3f}".replace("-", MINUS) for end in ("", "_low", "_high")
     )
     p = against["p_holm"]
-    cells = [
-        against["row"],
-        f"{middle} ({low} to {high})",
-        "< 0.001" if p < 0.001 else f"{p:.3f}",
-    ]
+    return {
+        "difference": f"{middle} ({low} to {high})",
+        "p": "< 0.001" if p < 0.001 else f"{p:.3f}",
+        "ratio": _ratio(against),
+    }
+
+
+def _against(against: Record, *, name_rule: bool) -> list[str]:
+    """Give the cells of a comparison: its baseline, difference, p, ratio and verdict."""
+    cells = comparison_cells(against)
+    begun = [against["row"], cells["difference"], cells["p"]]
     if against["rule"] is None:
-        return [*cells, "", ""]
+        return [*begun, "", ""]
     rule = f"{_percent(against['rule'])}: " if name_rule else ""
-    return [*cells, _ratio(against), rule + against["verdict"]]
+    return [*begun, cells["ratio"], rule + against["verdict"]]
 
 
 def _ratio(against: Record) -> str:

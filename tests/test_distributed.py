@@ -88,7 +88,8 @@ def test_two_and_three_processes_train_as_one(
     tiny: Callable[..., TinyRun], model: str, changes: dict[str, Any]
 ) -> None:
     alone = tiny("1", model, **changes)
-    alone.finish()
+    said = alone.finish()
+    assert "1 process of 1 thread," in said
     for processes in (2, 3):
         shared = tiny(str(processes), model, processes=processes, **changes)
         said = shared.finish()
@@ -96,6 +97,15 @@ def test_two_and_three_processes_train_as_one(
         assert said.count("epoch 0 (1 of 3)") == 1, "more than one process speaks"
         assert_close(shared, alone)
         assert shared.record("speed")["processes"] == processes
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_threads_are_as_the_settings_say_whatever_the_environment(
+    tiny: Callable[..., TinyRun], processes: int
+) -> None:
+    run = tiny("r", processes=processes, threads=2, epochs=1)
+    assert "of 2 threads," in run.finish()  # which sets OMP_NUM_THREADS to 1
+    assert run.record("speed")["threads"] == 2
 
 
 def children(process: subprocess.Popen[str]) -> list[int]:

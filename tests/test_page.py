@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -160,8 +161,19 @@ def test_filtering(page: WebDriver, record) -> None:
     assert page.find_element(By.ID, "count").text == f"{len(cool)} of {len(record['rows'])} rows"
     WebDriverWait(page, 10).until(lambda d: marks(d, "macs") < before)
     words.clear()
+    words.send_keys("34")  # of names, not of figures
+    said = {
+        name: f"{name} {row['title']} {row['note']} {(row['against'] or {}).get('row')}"
+        for name, row in record["rows"].items()
+    }
+    named = [name for name, text in said.items() if "34" in text]
+    assert shown_rows(page) == named
+    nothing = page.find_element(By.ID, "nothing")
+    assert not nothing.is_displayed()
+    words.clear()
     words.send_keys("no such row")
     assert shown_rows(page) == []
+    assert nothing.is_displayed()
     words.clear()
     words.send_keys(" ")
     assert shown_rows(page) == list(record["rows"])
@@ -186,9 +198,38 @@ def test_curves_of_chosen_rows_are_laid_over_one_another(page: WebDriver, record
         assert lines >= splits * len(family)
     page.find_element(By.ID, "none").click()
     WebDriverWait(page, 10).until(lambda _: legend.text == "")
+    hint = page.find_element(By.ID, "unchosen")
+    assert hint.is_displayed()
     page.find_element(By.CSS_SELECTOR, "[data-row=r003_cool] input").click()
     WebDriverWait(page, 10).until(lambda _: legend.text == "r003_cool")
     assert choice.first_selected_option.text == "the rows ticked in the table"
+    assert not hint.is_displayed()
+    assert sort_by(page, "curves") == "ascending"
+    assert shown_rows(page)[0] == "r003_cool"
+
+
+def test_lines_that_lie_upon_one_another_are_told(page: WebDriver) -> None:
+    twins = ("r002_resnet18", "r002_resnet18_pretrained")  # alike where all weights are random
+    page.find_element(By.ID, "none").click()
+    for name in twins:
+        page.find_element(By.CSS_SELECTOR, f"[data-row={name}] input").click()
+    legend = page.find_element(By.ID, "chosen")
+    expected = f"{twins[0]}\n{twins[1]}, upon {twins[0]}: the same figures"
+    WebDriverWait(page, 10).until(lambda _: legend.text == expected)
+
+
+def test_what_the_budget_changed_stands_beside_what_was_published(page: WebDriver, record) -> None:
+    for name, row in record["rows"].items():
+        found = dict(page.execute_script(
+            f"return [...document.querySelectorAll('#row-{name} .changed')].map(line =>"
+            " [line.cells[0].textContent, [line.cells[1].textContent, line.cells[2].textContent]])"
+        ))  # fmt: skip
+        assert found.pop("weights", None) == (
+            ["random", "imagenet"] if row["pretrained_as_published"] else None
+        )
+        published = row["recipe_as_published"]
+        assert found.keys() == published.keys()
+        assert found["epochs"] == [str(row["recipe"]["epochs"]), str(published["epochs"])]
 
 
 def test_one_row_in_detail(page: WebDriver, record) -> None:
@@ -203,17 +244,39 @@ def test_one_row_in_detail(page: WebDriver, record) -> None:
     WebDriverWait(page, 10).until(lambda d: d.execute_script(cells) == 25)
 
 
+@contextmanager
+def screen(page: WebDriver, width: int) -> Iterator[None]:
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        yield
+    finally:
+        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_page_is_as_wide_as_the_screen(page: WebDriver, width: int) -> None:
-    screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-    try:
+    with screen(page, width):
         page_px, text_px = page.execute_script(
             "const root = document.documentElement; return [root.scrollWidth, root.clientWidth]"
         )
-        assert page_px == text_px <= width  # what is wider scrolls within its own box
-    finally:
-        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert page_px == text_px <= width  # what is wider scrolls within its own box
+
+
+@pytest.mark.parametrize("table", [".rows", ".sets"])
+def test_names_of_rows_stay_in_sight_and_leave_room(page: WebDriver, table: str) -> None:
+    """On a telephone, when the table is moved to its last column."""
+    with screen(page, 390):
+        box, *names = page.execute_script(
+            f"const box = document.querySelector('{table}'); box.scrollLeft = 9999;"
+            "const cells = [box, ...box.querySelectorAll('tbody th, thead th:has(+ th)')]"
+            ".filter(cell => cell === box || getComputedStyle(cell).left === '0px');"
+            "return cells.map(cell => cell.getBoundingClientRect())"
+        )
+    assert len(names) > 2
+    for name in names:
+        assert name["left"] == pytest.approx(box["left"], abs=2)
+        assert name["width"] < box["width"] / 2
 
 
 def test_words_of_charts_follow_a_dark_screen(page: WebDriver) -> None:

@@ -28,7 +28,8 @@ LAYERS = {
     4: ("models/__init__",),
     5: ("checkpoint", "engine", "evaluation", "figures", "progress", "reports", "run", "training",
         "watching",
-        "trials", "comparison", "report", "report_charts", "zoo_record", "zoo_table",
+        "trials", "comparison", "report", "report_charts", "report_row", "zoo_outcomes",
+        "zoo_record", "zoo_table",
         "zoo_ray", "zoo_worker"),
     6: ("__main__", "zoo_run"),
 }  # fmt: skip

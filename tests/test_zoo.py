@@ -18,7 +18,7 @@ from minet.errors import InputError
 from minet.models import MODELS, fresh_layers
 from minet.params import Params, check_params
 from minet.settings_zoo import RowSettings, Zoo
-from minet.zoo import check_zoo, row_settings, variant_of, variant_settings
+from minet.zoo import check_zoo, row_settings, variant_of, variant_settings, with_baselines
 from minet.zoo_record import RowOutcome, SeedOutcome, zoo_record
 from minet.zoo_run import changed_rows, put_table, twins
 from minet.zoo_table import channel_table, table_cells, zoo_table
@@ -76,6 +76,43 @@ def test_a_row_is_the_defaults_under_its_recipe_under_its_own(raw, params) -> No
     assert resnet.augment.crop_ratio == params.train.augment.crop_ratio
 
 
+def test_a_row_computes_with_the_zoo_s_threads_or_its_own(raw, params) -> None:
+    """Whoever starts it, with however many cores: sums are rounded by their number."""
+    raw["rows"]["r003_cool"] |= {"train": {"threads": 4}, "evaluate": {"threads": 3}}
+    zoo = checked(raw | {"threads": 2}, params)
+    found = {
+        name: (row.train.train.threads, row.evaluate.threads)
+        for name in ("r003_cool", "r003_cnn3")
+        if (row := settings_of(name, zoo, params))
+    }
+    assert found == {"r003_cool": (4, 3), "r003_cnn3": (2, 2)}
+
+
+def test_rows_come_with_their_baselines_in_the_zoo_s_order(raw, params) -> None:
+    zoo = checked(raw, params)
+    assert with_baselines(zoo, ["r003_cool", "r000_resnet18"]) == [
+        "r000_resnet18", "r003_resnet34", "r003_cool",
+    ]  # fmt: skip
+    with pytest.raises(InputError, match="'r003_col' is no row; did you mean r003_cool"):
+        with_baselines(zoo, ["r003_cool", "r003_col"])
+
+
+def test_a_mistake_is_told_before_dvc_reads_it(
+    raw, raw_params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "zoo").mkdir()
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(raw_params))
+    (tmp_path / "zoo/params.yaml").write_text(yaml.safe_dump(raw | {"seeds": 3}))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(zoo_run, "_dvc", lambda _: pytest.fail("DVC was run"))
+    for run in (
+        lambda: zoo_run.run_zoo(2, 2),
+        lambda: zoo_run.run_zoo_on_ray("auto", 1, None),
+    ):
+        with pytest.raises(InputError, match=r"zoo/params.yaml: seeds is 3; input should be"):
+            run()
+
+
 def test_a_budget_lies_over_the_recipe_and_not_over_the_cost(raw, params) -> None:
     zoo = checked(raw, params)
     assert zoo.budget == "smoke"
@@ -127,6 +164,10 @@ def test_a_variant_has_data_of_its_own(raw, params) -> None:
         ("budget", "smok", "budget is 'smok'; did you mean smoke? allowed: published, smoke"),
         ("seeds", [1, 1], "seeds is [1, 1]; must be distinct"),
         ("seeds", [], "seeds is []; list should have at least 1 item"),
+        ("seeds", 3, "seeds is 3; input should be a valid array"),
+        ("threads", -1, "threads is -1; input should be greater than or equal to 0"),
+        ("rows.mine-1", {}, "'mine-1'; must be of small letters, digits and underscores"),
+        ("rows.mine", {"report": "ours"}, "rows.mine.data is missing"),
         ("rows.r003_cool.model", "cooll", "rows.r003_cool.model is 'cooll'; did you mean cool?"),
         ("rows.r003_cool.recipe", "report_3", "rows.r003_cool.recipe is 'report_3'; did you mean"),
         ("rows.r003_cool.data", "data/zoo/six", "rows.r003_cool.data is 'data/zoo/six'; did you"),
@@ -214,6 +255,9 @@ def test_rows_are_held_against_their_baselines_on_the_same_images(raw, params) -
     assert against["p"] == 0.125
     assert against["p_holm"] == 0.25  # of two comparisons, the smaller one twice
     assert record["rows"]["r003_cool"]["published"]["accuracy"] == 0.253
+    published, used = (record["rows"]["r003_cool"][k] for k in ("recipe_as_published", "recipe"))
+    assert (published["epochs"], used["epochs"]) == (10, 2)
+    assert published.keys() == {"epochs", "batch_size", "input_px"}
     json.dumps(record, allow_nan=False)
     rows["r003_cool"] = outcome(rows["r003_cool"].settings, hits[1], images[::-1])
     with pytest.raises(InputError, match="r003_cool and r003_resnet34 were tested on different"):

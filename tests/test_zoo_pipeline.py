@@ -62,6 +62,24 @@ def test_a_second_run_does_nothing(zoo: Zoo) -> None:
     assert zoo.run("git status --porcelain") == ""
 
 
+def test_a_row_started_by_hand_comes_out_the_same(zoo: Zoo) -> None:
+    weights = zoo.folder / "checkpoints/zoo/r003_cool-0.safetensors"
+    before = weights.read_bytes()
+    row = "zoo/dvc.yaml:train@r003_cool-0"
+    assert ran(zoo.run(f"dvc repro -f -s {row}", OMP_NUM_THREADS="2")) == ["train@r003_cool-0"]
+    assert weights.read_bytes() == before
+    zoo.run("git checkout -q zoo/dvc.lock && dvc checkout -q zoo/dvc.yaml:train@r003_cool-0")
+
+
+def test_rows_that_are_named_are_compared_on_the_terminal(zoo: Zoo) -> None:
+    said = zoo.run(f"{RUN} --rows r003_cool")
+    assert ran(said) == []
+    assert re.search(r"^row +r003_resnet34 +r003_cool$", said, re.MULTILINE)
+    assert re.search(r"^against +r003_resnet34$", said, re.MULTILINE)
+    assert "r002_resnet18'" not in said, "DVC looked at a row that was not asked for"
+    assert zoo.run("git status --porcelain") == ""
+
+
 def test_a_model_s_code_runs_its_own_rows_alone_again(zoo: Zoo) -> None:
     source = zoo.folder / "minet/models/cool.py"
     before = source.read_text()

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from minet.channels import CHANNEL_SETS
 from minet.comparison import accuracy_summary, compare
 from minet.zoo_table import CHANNEL_SETS as COLUMNS
-from minet.zoo_table import channel_table, zoo_table
+from minet.zoo_table import channel_table, few_rows, zoo_table
 
 AGAINST = {
     "row": "r003_resnet34",
@@ -279,3 +280,11 @@ def test_what_comparisons_give_is_what_the_table_takes() -> None:
     assert line["difference"].startswith(f"{this.mean() - baseline.mean():+.3f} (")
     assert line["ratio"].startswith(f"{this.mean() / baseline.mean():.2f} (")
     assert line["90 %?"] == against["verdict"]
+
+
+def test_few_rows_are_columns() -> None:
+    lines = few_rows(record_of(a=row_of(against=None), b=row_of())).split("\n")
+    assert lines[0].split() == ["row", "a", "b"]
+    assert re.fullmatch(r"against +r003_resnet34", lines[5])
+    assert re.fullmatch(r"MACs \(M\) +562.2 +562.2", lines[-1])
+    assert len({line.rindex(line.split()[-1]) for line in (lines[0], lines[5], lines[-1])}) == 1

@@ -8,9 +8,11 @@ const lines = [...body.rows];
 const views = {};
 const part = (id) => document.getElementById(id);
 
+const ticked = (line) => line.querySelector("input").checked;
+
 // numbers before words, empty cells last whatever the direction
 function ordered(column, sign) {
-  const value = (line) => line.cells[column].dataset.value;
+  const value = (line) => column ? line.cells[column].dataset.value : Number(!ticked(line));
   const numbers = lines.every((line) => value(line) === "" || isFinite(value(line)));
   const compare = numbers ? (a, b) => a - b : (a, b) => a.localeCompare(b, "en");
   return [...lines].sort((first, second) => {
@@ -34,11 +36,11 @@ function filter() {
   const report = part("report").value;
   const shown = new Set();
   for (const line of lines) {
-    const text = `${line.textContent} ${line.querySelector("a").title}`.toLowerCase();
     line.hidden = (report !== "" && line.dataset.report !== report) ||
-      !words.every((word) => text.includes(word));
+      !words.every((word) => line.dataset.words.includes(word));
     if (!line.hidden) shown.add(line.dataset.row);
   }
+  part("nothing").hidden = shown.size > 0;
   part("count").textContent = `${shown.size} of ${lines.length} rows`;
   const rows = data.rows.filter((row) => shown.has(row.row));
   for (const name of ["macs", "parameters"]) show(name, "rows", rows);
@@ -49,7 +51,7 @@ function show(chart, name, values) {
 }
 
 function tickedRows() {
-  return lines.filter((line) => line.querySelector("input").checked).map((line) => line.dataset.row);
+  return lines.filter(ticked).map((line) => line.dataset.row);
 }
 
 function curvesOf(chosen) {
@@ -59,13 +61,17 @@ function curvesOf(chosen) {
 async function curves() {
   const chosen = tickedRows();
   for (const place of part("curves").querySelectorAll(".chart")) place.hidden = chosen.length === 0;
+  part("unchosen").hidden = chosen.length > 0;
   if (chosen.length === 0) return part("chosen").replaceChildren();
   dispatchEvent(new Event("resize")); // charts that were hidden have missed how wide the page is
   for (const name of ["loss", "accuracy", "lr"]) await show(name, "curves", curvesOf(chosen));
   const colour = views.loss.scale("color");
+  const before = {}; // lines that lie upon one another look like one
   part("chosen").replaceChildren(...chosen.map((row) => {
     const item = document.createElement("li");
-    item.textContent = row;
+    const drawn = JSON.stringify(data.curves[row].map((point) => ({ ...point, row: "" })));
+    item.textContent = drawn in before ? `${row}, upon ${before[drawn]}: the same figures` : row;
+    before[drawn] ??= row;
     item.style.setProperty("--colour", colour(row));
     return item;
   }));
