@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own idiom
 
 from minet.batch import EpochPlan, IndexArray
-from minet.channels import mask, planes_given
+from minet.channels import CHANNEL_SETS, planes_given
 
 # Means and deviations of ImageNet-1k's training images, as torchvision's pretrained models use them
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -197,3 +197,10 @@ def _filters(starts: Tensor, lengths: Tensor, in_px: int, out_px: int) -> Tensor
     inside = (pixels > first) & (pixels < first + lengths[:, None, None])
     weights = weights * inside
     return weights / weights.sum(dim=-1, keepdim=True)
+
+
+def mask(images: Tensor, channel_set: str) -> Tensor:
+    """Give 1 for each plane of a set and 0 for the others, (3, 1, 1), on the images' device."""
+    kept = images.new_zeros(3)
+    kept[list(CHANNEL_SETS[channel_set])] = 1
+    return kept[:, None, None]

@@ -2,8 +2,6 @@
 
 from typing import Literal, get_args
 
-from torch import Tensor
-
 ChannelSet = Literal["RGB", "RG", "GB", "RB", "R", "G", "B"]
 # what becomes of the planes that are not in the set: black (three planes come), left out, or left
 # out with the others squashed by a sigmoid of 0..255 (report 003)
@@ -26,10 +24,3 @@ def tested_sets(channels: str, protocol: str, absent: str) -> dict[str, str]:
     if protocol == "sigmoid" or (protocol == "slice" and channels != "RGB"):
         return {channels: protocol}
     return dict.fromkeys(CHANNEL_SETS, "zero" if channels != "RGB" else absent)
-
-
-def mask(images: Tensor, channel_set: str) -> Tensor:
-    """Give 1 for each plane of a set and 0 for the others, (3, 1, 1), on the images' device."""
-    kept = images.new_zeros(3)
-    kept[list(CHANNEL_SETS[channel_set])] = 1
-    return kept[:, None, None]

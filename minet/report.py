@@ -12,8 +12,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from minet import report_row
+from minet.channels import CHANNEL_SETS
 from minet.report_charts import charts
-from minet.zoo_table import CHANNEL_SETS, Record, channel_lines, reference, table_cells
+from minet.zoo_table import Record, channel_lines, reference, table_cells
 
 PAGE = Path(__file__).with_name("page")
 _SPLITS = {"train": "training", "val": "validation"}

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from minet.channels import CHANNEL_SETS
+
 Record = Mapping[str, Any]
 
-# as in minet.channels, which needs torch
-CHANNEL_SETS = ("RGB", "RG", "GB", "RB", "R", "G", "B")
 # what may stand for a published accuracy, the best first, and how its cell begins
 PUBLISHED = {"accuracy": "", "val_accuracy": "val ", "kaggle": "kaggle "}
 LEFT = {"row", "report", "model", "against"}  # columns of words; those of figures are on the right
@@ -94,7 +94,7 @@ def channel_lines(record: Record) -> dict[str, dict[str, str]]:
         line = dict.fromkeys(CHANNEL_SETS, "")
         for row in rows:
             theirs, ours = row["published"].get("channels") or {}, row["channels"]
-            sets = CHANNEL_SETS if len(rows) == 1 else (row["recipe"]["channels"],)
+            sets = list(CHANNEL_SETS) if len(rows) == 1 else [row["recipe"]["channels"]]
             line |= {key: _channel_cell(theirs.get(key), ours.get(key)) for key in sets}
         lines[label] = line
     return lines

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2 import functional as TF  # noqa: N812 - torch's own idiom
 
-from minet.augment import Draws, InputForm, to_input
-from minet.channels import CHANNEL_SETS, Protocol, mask, planes_given
+from minet.augment import Draws, InputForm, mask, to_input
+from minet.channels import CHANNEL_SETS, Protocol, planes_given
 
 CPU = torch.device("cpu")
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)

@@ -1,6 +1,8 @@
 """Rules of the tree itself: layers, dependencies of stages, settings, README."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,14 @@ def test_a_library_is_known_in_one_place(library: str, allowed: set[str]) -> Non
     pattern = re.compile(rf"^\s*(import|from) {library}\b", re.MULTILINE)
     users = {str(file) for file in sources("minet", "stages") if pattern.search(read(file))}
     assert users == allowed
+
+
+def test_stages_of_words_do_not_wait_for_torch() -> None:
+    """`inputs` runs once a row: a second each would be most of what a second `make zoo` takes."""
+    names = ("inputs", "code", "compare", "report", "index", "sample", "weights", "plots")
+    loaded = f"import sys, {', '.join(f'stages.{name}' for name in names)}"
+    code = f"{loaded}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
 def test_init_files_hold_a_docstring_only() -> None:
