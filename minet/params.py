@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +10,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from minet.errors import InputError
+from minet.nested import merge
 from minet.settings import Settings, choices, setting_problems
 from minet.settings_data import BetonSettings, DataSection, SampleSettings
 from minet.settings_score import CostSettings, EvaluateSettings
@@ -171,22 +172,3 @@ def _train_errors(raw: Mapping[str, Any]) -> dict[tuple[str, ...], str]:
         places = [tuple(map(str, detail["loc"])) for detail in error.errors()]
         return dict(zip(places, setting_problems(error, TrainSettings), strict=True))
     return {}
-
-
-def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Put changes over a mapping, section by section."""
-    merged = dict(base)
-    for key, value in changes.items():
-        old = merged.get(key)
-        both = isinstance(old, dict) and isinstance(value, dict)
-        merged[key] = merge(old, value) if both else value  # type: ignore[arg-type]
-    return merged
-
-
-def dotted(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Give the settings of a mapping of sections with their keys as `-S` takes them."""
-    for key, value in nested.items():
-        if isinstance(value, Mapping):
-            yield from dotted(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value

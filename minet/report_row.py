@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from minet.params import dotted
+from minet.nested import dotted
 from minet.zoo_table import Record, comparison_cells
 
 _SCORES = {
@@ -45,10 +45,11 @@ def comparison(row: Record) -> Iterator[Line]:
     if against is None:
         return
     cells = comparison_cells(against)
+    first = ", of the first seed" if len(row["scores"]) > 1 else ""
     yield "difference", cells["difference"]
-    yield "images that this row alone has right", f"{against['only_this']}"
-    yield "images that the baseline alone has right", f"{against['only_baseline']}"
-    yield "p by McNemar's exact test", f"{against['p']:.2g}"
+    yield f"images that this row alone has right{first}", f"{against['only_this']}"
+    yield f"images that the baseline alone has right{first}", f"{against['only_baseline']}"
+    yield f"p by McNemar's exact test{first}", f"{against['p']:.2g}"
     yield "p adjusted by Holm over all rows", f"{against['p_holm']:.2g}"
     if against["rule"] is not None:
         yield "ratio of accuracies", cells["ratio"]

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, field_validator
 
 from minet.channels import ChannelSet
-from minet.settings import Settings, Share, Threads
+from minet.settings import AtLeastOne, Settings, Share
 from minet.settings_data import BetonSettings, DataSettings, SampleSettings
 from minet.settings_score import CostRunSettings, EvaluateSettings
 from minet.settings_train import RunSettings, TrainSettings
@@ -96,7 +96,7 @@ class Zoo(Settings):
     """zoo/params.yaml, whole."""
 
     budget: str
-    threads: Threads
+    threads: AtLeastOne
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)]
     budgets: dict[Name, Budget]
     variants: dict[Name, Variant]

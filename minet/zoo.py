@@ -9,7 +9,8 @@ from pydantic import BaseModel, ValidationError
 
 from minet.channels import planes_given
 from minet.errors import InputError
-from minet.params import Params, change_problems, check_params, merge, read_yaml
+from minet.nested import merge
+from minet.params import Params, change_problems, check_params, read_yaml
 from minet.settings import choices, setting_problems
 from minet.settings_data import BetonSettings
 from minet.settings_score import CostRunSettings, EvaluateSettings
@@ -100,7 +101,10 @@ def variant_of(row: Row) -> str | None:
 
 
 def _recipe(row: Row, zoo: Zoo, params: Params) -> dict[str, Any]:
-    """Give a row's recipe as published: the root's `train` under the zoo's recipe and the row."""
+    """Give a row's recipe as published: the root's `train` under the zoo's recipe and the row.
+
+    Threads are the zoo's, for evaluation too, but for a row that has its own.
+    """
     base = _plain(params.train) | {"threads": zoo.threads}
     return merge(merge(base, zoo.recipes[row.recipe]), row.train)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from minet.comparison import Hits, accuracy_summary, compare, holm
 from minet.errors import InputError
-from minet.params import dotted
+from minet.nested import dotted
 from minet.settings_zoo import RowSettings
 
 _SCORES = ("accuracy", "loss", "top5", "precision", "recall", "f1", "macro_f1")
@@ -44,9 +44,10 @@ class RowOutcome:
 
 
 def zoo_record(budget: str, rows: Mapping[str, RowOutcome]) -> dict[str, Any]:
-    """Give the record of all rows; InputError where two that are compared saw other test images.
+    """Give the record of rows; InputError where two that are compared saw other test images.
 
-    p-values are adjusted by Holm over all comparisons.
+    p-values are adjusted by Holm over all comparisons. A row whose baseline is not among the rows
+    is held against nothing.
     """
     against = {name: _against(name, rows) for name in rows}
     compared = {name: found for name, found in against.items() if found is not None}
@@ -61,7 +62,7 @@ def zoo_record(budget: str, rows: Mapping[str, RowOutcome]) -> dict[str, Any]:
 def _against(name: str, rows: Mapping[str, RowOutcome]) -> dict[str, Any] | None:
     row = rows[name]
     other = row.settings.row.baseline
-    if other is None:
+    if other is None or other not in rows:
         return None
     ours, theirs = (next(iter(outcome.seeds.values())) for outcome in (row, rows[other]))
     if ours.paths != theirs.paths:

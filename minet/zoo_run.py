@@ -18,7 +18,7 @@ from minet.models import MODELS
 from minet.results import whole_file
 from minet.zoo import read_zoo, with_baselines
 from minet.zoo_ray import connected, find_origin, run_rows
-from minet.zoo_table import few_rows
+from minet.zoo_table import MEANING, turned_table
 
 PARAMS, ROWS = Path("params.yaml"), Path("zoo/params.yaml")
 PIPELINE, TABLE = "zoo/dvc.yaml", Path("zoo/table.md")
@@ -35,13 +35,13 @@ def run_zoo(jobs: int, cores: int, only: Collection[str] = ()) -> None:
     tables and page are written. What is shared is made first: DVC processes that run side by side
     must not meet in a stage.
     """
-    rows = _Rows.of(only)
-    _dvc(["repro", *rows.first()])
+    rows = _Rows.asked(only)
+    _dvc(["repro", *rows.shared()])
     waiting = rows.waiting()
     if jobs > 1 and waiting:
         environment = {"MINET_WORKERS": str(max(1, cores // jobs))}  # it changes no byte
         _tell(_side_by_side(waiting, jobs, environment), len(waiting))
-    rows.end(["repro"])
+    rows.finish(pull=False)
 
 
 def run_zoo_on_ray(
@@ -52,17 +52,17 @@ def run_zoo_on_ray(
     Here only what rows share is made, or pulled; their results come out of the run cache of the
     DVC remote. Interrupted, it calls off what has begun; what rows have pushed is not done again.
     """
-    rows = _Rows.of(only)
+    rows = _Rows.asked(only)
     origin = find_origin(Path(), source)
     with connected(address) as ray:
-        _dvc(["repro", "--pull", *rows.first()])
+        _dvc(["repro", "--pull", *rows.shared()])
         waiting = rows.waiting()
         if waiting:
             needed = {name: reads(name, targets) for name, targets in waiting.items()}
             _dvc(["push", "-q", *sorted(set().union(*needed.values()))])
             ended = run_rows(ray, origin, waiting, needed, row_cores)
             _tell(_logged(ended), len(waiting))
-    rows.end(["repro", "--pull"])
+    rows.finish(pull=True)
 
 
 @dataclass(frozen=True)
@@ -71,15 +71,16 @@ class _Rows:
 
     names: list[str]
     seeds: list[int]
+    budget: str
     whole: bool
 
     @classmethod
-    def of(cls, only: Collection[str]) -> "_Rows":
+    def asked(cls, only: Collection[str]) -> "_Rows":
         """Check the settings: DVC would meet a mistake first, and say it in words of its own."""
         zoo, _ = read_zoo(PARAMS, ROWS, MODELS)
-        return cls(with_baselines(zoo, only or zoo.rows), zoo.seeds, not only)
+        return cls(with_baselines(zoo, only or zoo.rows), zoo.seeds, zoo.budget, not only)
 
-    def first(self) -> list[str]:
+    def shared(self) -> list[str]:
         """Name the targets that rows share."""
         if self.whole:
             return [f"{PIPELINE}:inputs"]
@@ -90,8 +91,9 @@ class _Rows:
         changed = changed_rows(_status())
         return {name: found for name, found in changed.items() if _row_of(name) in self.names}
 
-    def end(self, repro: list[str]) -> None:
+    def finish(self, *, pull: bool) -> None:
         """Run what is left, then show how the rows compare."""
+        repro = ["repro", *(["--pull"] if pull else [])]
         if self.whole:
             _dvc([*repro, PIPELINE])
             put_table(Path("README.md"), TABLE)
@@ -102,8 +104,9 @@ class _Rows:
         from minet.zoo_record import zoo_record
 
         folders = Folders(Path("zoo/settings"), INPUTS, Path("zoo/runs"), Path("zoo/cost"))
-        record = zoo_record("", {name: row_outcome(name, folders) for name in self.names})
-        print(few_rows(record))
+        record = zoo_record(self.budget, {name: row_outcome(name, folders) for name in self.names})
+        print(f"Budget {self.budget}{MEANING.get(self.budget, '')}. p is adjusted over these rows.")
+        print(turned_table(record))
 
 
 def reads(name: str, targets: Iterable[str], inputs: Path = INPUTS) -> list[str]:

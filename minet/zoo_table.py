@@ -9,6 +9,11 @@ Record = Mapping[str, Any]
 
 # what may stand for a published accuracy, the best first, and how its cell begins
 PUBLISHED = {"accuracy": "", "val_accuracy": "val ", "kaggle": "kaggle "}
+# of budgets, said wherever their figures stand
+MEANING = {
+    "smoke": ": seconds a row, all from random weights. It shows that the rows run, and says "
+    "nothing about the models"
+}
 LEFT = {"row", "report", "model", "against"}  # columns of words; those of figures are on the right
 EN_DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 
@@ -60,14 +65,14 @@ def reference(published: Record) -> tuple[str, float] | None:
     return None
 
 
-def few_rows(record: Record) -> str:
+def turned_table(record: Record) -> str:
     """Give the table turned, a column for each row, as a terminal shows a few of them."""
     lines = table_cells(record)
-    columns = [[*lines[0]], *([*line.values()] for line in lines)]
-    widths = [max(map(len, column)) for column in columns]
+    blocks = [[*lines[0]], *([*line.values()] for line in lines)]
+    widths = [max(map(len, block)) for block in blocks]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
-        for cells in zip(*columns, strict=True)
+        for cells in zip(*blocks, strict=True)
     )
 
 

@@ -7,7 +7,7 @@ from minet.settings import read_settings
 from minet.settings_zoo import ZooSettings
 from minet.zoo_outcomes import Folders, row_outcome
 from minet.zoo_record import zoo_record
-from minet.zoo_table import channel_table, zoo_table
+from minet.zoo_table import MEANING, channel_table, zoo_table
 from stages.cli import parse_paths, run
 
 _PAGE = """# The zoo: {rows} rows of published experiments and ours
@@ -21,10 +21,6 @@ Accuracy by channel set, published / ours:
 
 {channels}
 """
-_MEANING = {
-    "smoke": ": seconds a row, all from random weights. It shows that the rows run, and says "
-    "nothing about the models"
-}
 
 
 def main() -> None:
@@ -44,7 +40,7 @@ def _page(record: dict[str, Any]) -> str:
     return _PAGE.format(
         rows=len(record["rows"]),
         budget=record["budget"],
-        meaning=_MEANING.get(record["budget"], ""),
+        meaning=MEANING.get(record["budget"], ""),
         seeds=", ".join(map(str, record["seeds"])),
         table=zoo_table(record),
         channels=channel_table(record),

@@ -163,7 +163,7 @@ def test_filtering(page: WebDriver, record) -> None:
     words.clear()
     words.send_keys("34")  # of names, not of figures
     said = {
-        name: f"{name} {row['title']} {row['note']} {(row['against'] or {}).get('row')}"
+        name: f"{name} {row['title']} {row['model']} {(row['against'] or {}).get('row')}"
         for name, row in record["rows"].items()
     }
     named = [name for name, text in said.items() if "34" in text]
@@ -206,6 +206,22 @@ def test_curves_of_chosen_rows_are_laid_over_one_another(page: WebDriver, record
     assert not hint.is_displayed()
     assert sort_by(page, "curves") == "ascending"
     assert shown_rows(page)[0] == "r003_cool"
+    page.find_element(By.ID, "none").click()
+    sorted_by = "return document.querySelector('#table th').getAttribute('aria-sort')"
+    assert page.execute_script(sorted_by) == "none", "nothing is ticked any more"
+
+
+def test_links_to_a_row_work_after_another_was_chosen(page: WebDriver) -> None:
+    choice = Select(page.find_element(By.ID, "one"))
+    for _ in range(2):
+        for name, how in (("r003_cool", "choice"), ("r003_resnet34", "link")):
+            if how == "choice":
+                choice.select_by_visible_text(name)
+            else:
+                page.find_element(By.CSS_SELECTOR, "#row-r003_cool caption a").click()
+            article = page.find_element(By.ID, f"row-{name}")
+            WebDriverWait(page, 10).until(lambda _, shown=article: shown.is_displayed())
+            assert choice.first_selected_option.text == name
 
 
 def test_lines_that_lie_upon_one_another_are_told(page: WebDriver) -> None:
@@ -268,11 +284,12 @@ def test_names_of_rows_stay_in_sight_and_leave_room(page: WebDriver, table: str)
     """On a telephone, when the table is moved to its last column."""
     with screen(page, 390):
         box, *names = page.execute_script(
-            f"const box = document.querySelector('{table}'); box.scrollLeft = 9999;"
-            "const cells = [box, ...box.querySelectorAll('tbody th, thead th:has(+ th)')]"
-            ".filter(cell => cell === box || getComputedStyle(cell).left === '0px');"
-            "return cells.map(cell => cell.getBoundingClientRect())"
+            f"const box = document.querySelector('{table}');"
+            "const names = box.querySelectorAll('tbody th'); box.scrollLeft = 9999;"
+            "const title = box.querySelector('thead tr').cells[names[0].cellIndex];"
+            "return [box, title, ...names].map(cell => cell.getBoundingClientRect())"
         )
+        assert page.execute_script(f"return document.querySelector('{table}').scrollLeft") > 0
     assert len(names) > 2
     for name in names:
         assert name["left"] == pytest.approx(box["left"], abs=2)

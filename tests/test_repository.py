@@ -16,7 +16,8 @@ from minet.models import MODELS
 from minet.params import check_params, read_yaml
 
 LAYERS = {
-    0: ("allocator", "batch", "channels", "digests", "errors", "machine", "params", "results",
+    0: ("allocator", "batch", "channels", "digests", "errors", "machine", "nested", "params",
+        "results",
         "seeding", "settings", "settings_data", "settings_score", "settings_train",
         "settings_weights", "settings_zoo", "sources", "zoo"),
     1: ("data/images", "data/layout", "data/lists", "data/parallel", "data/plan", "data/resample",

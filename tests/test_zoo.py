@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,17 @@ def test_rows_come_with_their_baselines_in_the_zoo_s_order(raw, params) -> None:
         with_baselines(zoo, ["r003_cool", "r003_col"])
 
 
+def test_the_row_that_the_docs_add_is_one(raw, params) -> None:
+    text = (ROOT / "docs/zoo.md").read_text().partition("## A row of your own\n")[2]
+    (block,) = re.findall(r"\n((?:    .*\n)+)", text.partition("These belong")[0])
+    raw["rows"] |= yaml.safe_load(textwrap.dedent(block))["rows"]
+    zoo = checked(raw | {"budget": "published"}, params)
+    settings = settings_of("mine", zoo, params)
+    assert settings.train.train.epochs == 100
+    assert settings.train.arguments == {"growth": 48}
+    assert not list(_run_problems({"mine": settings}, params))
+
+
 def test_a_mistake_is_told_before_dvc_reads_it(
     raw, raw_params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,8 +177,8 @@ def test_a_variant_has_data_of_its_own(raw, params) -> None:
         ("seeds", [1, 1], "seeds is [1, 1]; must be distinct"),
         ("seeds", [], "seeds is []; list should have at least 1 item"),
         ("seeds", 3, "seeds is 3; input should be a valid array"),
-        ("threads", -1, "threads is -1; input should be greater than or equal to 0"),
-        ("rows.mine-1", {}, "'mine-1'; must be of small letters, digits and underscores"),
+        ("threads", 0, "threads is 0; input should be greater than or equal to 1"),
+        ("rows.mine-1", {}, "rows.mine-1.[key] is 'mine-1'; must be of small letters, digits and"),
         ("rows.mine", {"report": "ours"}, "rows.mine.data is missing"),
         ("rows.r003_cool.model", "cooll", "rows.r003_cool.model is 'cooll'; did you mean cool?"),
         ("rows.r003_cool.recipe", "report_3", "rows.r003_cool.recipe is 'report_3'; did you mean"),
@@ -259,6 +271,8 @@ def test_rows_are_held_against_their_baselines_on_the_same_images(raw, params) -
     assert (published["epochs"], used["epochs"]) == (10, 2)
     assert published.keys() == {"epochs", "batch_size", "input_px"}
     json.dumps(record, allow_nan=False)
+    alone = zoo_record("smoke", {name: rows[name] for name in names[1:]})["rows"]
+    assert alone["r003_cool"]["against"] is None  # its baseline was not asked for
     rows["r003_cool"] = outcome(rows["r003_cool"].settings, hits[1], images[::-1])
     with pytest.raises(InputError, match="r003_cool and r003_resnet34 were tested on different"):
         zoo_record("smoke", rows)

@@ -10,7 +10,7 @@ import pytest
 
 from minet.channels import CHANNEL_SETS
 from minet.comparison import accuracy_summary, compare
-from minet.zoo_table import channel_table, few_rows, zoo_table
+from minet.zoo_table import channel_table, turned_table, zoo_table
 
 AGAINST = {
     "row": "r003_resnet34",
@@ -278,7 +278,7 @@ def test_what_comparisons_give_is_what_the_table_takes() -> None:
 
 
 def test_few_rows_are_columns() -> None:
-    lines = few_rows(record_of(a=row_of(against=None), b=row_of())).split("\n")
+    lines = turned_table(record_of(a=row_of(against=None), b=row_of())).split("\n")
     assert lines[0].split() == ["row", "a", "b"]
     assert re.fullmatch(r"against +r003_resnet34", lines[5])
     assert re.fullmatch(r"MACs \(M\) +562.2 +562.2", lines[-1])

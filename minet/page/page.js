@@ -58,13 +58,17 @@ function curvesOf(chosen) {
   return chosen.flatMap((row) => data.curves[row]);
 }
 
+let turn = 0; // of drawing: a choice that is made while curves are drawn comes after them
+
 async function curves() {
-  const chosen = tickedRows();
+  const chosen = tickedRows(), own = ++turn;
+  table.tHead.rows[0].cells[0].setAttribute("aria-sort", "none"); // what is ticked has changed
   for (const place of part("curves").querySelectorAll(".chart")) place.hidden = chosen.length === 0;
   part("unchosen").hidden = chosen.length > 0;
   if (chosen.length === 0) return part("chosen").replaceChildren();
   dispatchEvent(new Event("resize")); // charts that were hidden have missed how wide the page is
   for (const name of ["loss", "accuracy", "lr"]) await show(name, "curves", curvesOf(chosen));
+  if (own !== turn) return;
   const colour = views.loss.scale("color");
   const before = {}; // lines that lie upon one another look like one
   part("chosen").replaceChildren(...chosen.map((row) => {
@@ -127,7 +131,7 @@ async function start() {
     if (event.target.value) tick(event.target.value.split(" "));
   });
   part("none").addEventListener("click", () => { part("family").value = ""; tick([]); });
-  part("one").addEventListener("change", (event) => one(event.target.value));
+  part("one").addEventListener("change", (event) => { location.hash = `row-${event.target.value}`; });
   addEventListener("hashchange", follow);
   const [, family] = part("family").options;
   if (family) family.selected = true;
