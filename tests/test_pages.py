@@ -21,6 +21,7 @@ def test_page_of_speed_shows_the_records(name: str) -> None:
     assert f"<!-- {name} -->\n{text}\n<!-- /{name} -->" in (ROOT / pages.PAGE).read_text()
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_the_data_path_runs_and_holds_pixels_to_the_reference(tmp_path) -> None:
     """Three parts of it, small; peers that are not installed here are said to have failed."""
     command = [
