@@ -41,7 +41,8 @@ def check_zoo(
     try:
         zoo = Zoo.model_validate_json(json.dumps(raw, default=str))
     except ValidationError as error:
-        return None, setting_problems(error, Zoo)
+        # pydantic's own word where a name itself is wrong
+        return None, [text.replace(".[key] is", " is") for text in setting_problems(error, Zoo)]
     problems = list(_name_problems(zoo, known_models))
     if not problems:
         problems = list(_change_problems(zoo, params))
