@@ -52,7 +52,19 @@ def own_arguments(block: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Yaml12(yaml.SafeLoader):
-    """PyYAML with YAML 1.2 numbers: `dvc exp run -S train.lr=0.00001` writes 1e-05."""
+    """PyYAML with YAML 1.2 numbers: `dvc exp run -S train.lr=0.00001` writes 1e-05.
+
+    A key that stands twice is an error, as YAML has it; PyYAML takes the last one.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if lines.setdefault(str(key.value), line) != line:
+                where = f"{key.value!r} stands twice, in lines {lines[str(key.value)]} and {line}"
+                raise yaml.constructor.ConstructorError(problem=where)
+        return super().construct_mapping(node, deep)
 
 
 _Yaml12.add_implicit_resolver(

@@ -224,6 +224,18 @@ def test_links_to_a_row_work_after_another_was_chosen(page: WebDriver) -> None:
             assert choice.first_selected_option.text == name
 
 
+def test_a_link_clicked_again_leads_to_the_same_place(page: WebDriver) -> None:
+    places = []
+    for _ in range(2):
+        page.execute_script("scrollTo(0, 0)")
+        page.find_element(By.CSS_SELECTOR, "#table a[href='#row-r003_cool']").click()
+        WebDriverWait(page, 10).until(lambda d: d.execute_script("return scrollY") > 0)
+        place = "return document.getElementById('detail').getBoundingClientRect().top"
+        WebDriverWait(page, 10).until(lambda d: abs(d.execute_script(place)) < 5)
+        places.append(page.execute_script("return scrollY"))
+    assert places[0] == places[1]
+
+
 def test_lines_that_lie_upon_one_another_are_told(page: WebDriver) -> None:
     twins = ("r002_resnet18", "r002_resnet18_pretrained")  # alike where all weights are random
     page.find_element(By.ID, "none").click()

@@ -643,3 +643,12 @@ def test_settings_are_frozen(root: Path) -> None:
     assert isinstance(params, Params)
     with pytest.raises(ValueError, match="frozen"):
         params.train.epochs = 3  # type: ignore[misc]
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text("rows:\n  a:\n    lr: 1\nrows:\n  b: {}\n")
+    with pytest.raises(InputError, match="'rows' stands twice, in lines 1 and 4"):
+        read_yaml(file)
+    file.write_text("a: {lr: 1}\nb: {lr: 2}\n")
+    assert read_yaml(file) == {"a": {"lr": 1}, "b": {"lr": 2}}

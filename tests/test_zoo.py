@@ -100,8 +100,8 @@ def test_rows_come_with_their_baselines_in_the_zoo_s_order(raw, params) -> None:
 
 def test_the_row_that_the_docs_add_is_one(raw, params) -> None:
     text = (ROOT / "docs/zoo.md").read_text().partition("## A row of your own\n")[2]
-    (block,) = re.findall(r"\n((?:    .*\n)+)", text.partition("These belong")[0])
-    raw["rows"] |= yaml.safe_load(textwrap.dedent(block))["rows"]
+    (block,) = re.findall(r"\n((?:    .*\n)+)", text.partition("It goes to")[0])
+    raw["rows"] |= yaml.safe_load(textwrap.dedent(block))
     zoo = checked(raw | {"budget": "published"}, params)
     settings = settings_of("mine", zoo, params)
     assert settings.train.train.epochs == 100

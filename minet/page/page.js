@@ -133,6 +133,10 @@ async function start() {
   part("none").addEventListener("click", () => { part("family").value = ""; tick([]); });
   part("one").addEventListener("change", (event) => { location.hash = `row-${event.target.value}`; });
   addEventListener("hashchange", follow);
+  addEventListener("click", (event) => { // a link to the row where one is changes no hash
+    const link = event.target.closest("a[href^='#row-']");
+    if (link && link.hash === location.hash) { event.preventDefault(); follow(); }
+  });
   const [, family] = part("family").options;
   if (family) family.selected = true;
   await tick(family ? family.value.split(" ") : [first]);
