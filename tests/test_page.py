@@ -226,11 +226,11 @@ def test_links_to_a_row_work_after_another_was_chosen(page: WebDriver) -> None:
 
 def test_a_link_clicked_again_leads_to_the_same_place(page: WebDriver) -> None:
     places = []
+    place = "return document.getElementById('detail').getBoundingClientRect().top"
     for _ in range(2):
         page.execute_script("scrollTo(0, 0)")
         page.find_element(By.CSS_SELECTOR, "#table a[href='#row-r003_cool']").click()
         WebDriverWait(page, 10).until(lambda d: d.execute_script("return scrollY") > 0)
-        place = "return document.getElementById('detail').getBoundingClientRect().top"
         WebDriverWait(page, 10).until(lambda d: abs(d.execute_script(place)) < 5)
         places.append(page.execute_script("return scrollY"))
     assert places[0] == places[1]
