@@ -60,10 +60,11 @@ class _Yaml12(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         lines: dict[str, int] = {}
         for key, _ in node.value:
-            line = key.start_mark.line + 1
-            if lines.setdefault(str(key.value), line) != line:
-                where = f"{key.value!r} stands twice, in lines {lines[str(key.value)]} and {line}"
+            name, line = str(key.value), key.start_mark.line + 1
+            if name in lines:
+                where = f"{name!r} stands twice, in lines {lines[name]} and {line}"
                 raise yaml.constructor.ConstructorError(problem=where)
+            lines[name] = line
         return super().construct_mapping(node, deep)
 
 

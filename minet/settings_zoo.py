@@ -20,7 +20,6 @@ def _is_a_word(name: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_is_a_word)]
-Count = Annotated[int, Field(ge=0)]
 
 
 class Published(Settings):

@@ -650,5 +650,8 @@ def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
     file.write_text("rows:\n  a:\n    lr: 1\nrows:\n  b: {}\n")
     with pytest.raises(InputError, match="'rows' stands twice, in lines 1 and 4"):
         read_yaml(file)
+    file.write_text("a: {lr: 1, lr: 2}\n")
+    with pytest.raises(InputError, match="'lr' stands twice, in lines 1 and 1"):
+        read_yaml(file)
     file.write_text("a: {lr: 1}\nb: {lr: 2}\n")
     assert read_yaml(file) == {"a": {"lr": 1}, "b": {"lr": 2}}
