@@ -72,8 +72,8 @@ test-slow: $(VENV)/.ready ## every model by the pipeline, the wheel, the zoo on 
 	$(install-ray)
 	@pytest -m slow
 
-lint: $(VENV)/.ready ## format, lint and types
-	@ruff format --check . && ruff check . && mypy
+lint: $(VENV)/.ready ## format, lint, types and the order of the rooms
+	@ruff format --check . && ruff check . && mypy && lint-imports --no-logo
 
 lock: $(VENV)/.ready ## resolve pyproject.toml into requirements.lock
 	@uv pip compile pyproject.toml --group dev --universal --python-version 3.11 \
@@ -93,7 +93,7 @@ else
 endif
 
 chaos: $(VENV)/.ready ## kill training 20 times at random moments, hold the result against a run left alone
-	@python tests/chaos.py $(CHAOS_FLAGS)
+	@python -m tests.helpers.chaos $(CHAOS_FLAGS)
 
 bench-data: $(BENCH)/.ready ## the data path beside its peers: 20 minutes (BENCH_FLAGS=--quick: two)
 	@$(BENCH)/bin/python -m benchmarks.data $(BENCH_FLAGS)

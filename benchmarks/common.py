@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from minet.results import whole_file
+from minet.core.files import whole_file
 
 
 def machine() -> dict[str, Any]:

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from benchmarks.common import put_between, table
+from benchmarks.profilers import profiler_figures
 from benchmarks.published import MEANING, PUBLISHED, TRUE, as_profiled
-from minet.cost import count_costs
-from minet.models import MODELS, build
-from minet.profilers import profiler_figures
-from minet.results import write_json
+from minet.core.files import write_json
+from minet.cost.counter import count_costs
+from minet.models.registry import MODELS, build
 
 RESULTS, PAGE = Path("benchmarks/results/costs.json"), Path("docs/costs.md")
 _NUM_CLASSES, _SIDE_PX = 50, 224

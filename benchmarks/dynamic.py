@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own idiom
 
 from benchmarks.common import machine
-from minet import dynamic
-from minet.allocator import keep_freed_memory
-from minet.models import build
+from minet.core.files import write_json
 from minet.models.dwg_densenet121 import GeneratedConv
-from minet.results import write_json
+from minet.models.registry import build
+from minet.nn import dynamic_conv as dynamic
+from minet.train.allocator import keep_freed_memory
 
 # planes in and out, side of the image, of the kernel, stride, how often in ResNet-18 at 224 px
 SHAPES = (

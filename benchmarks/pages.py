@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.common import put_between, spread, table
 from benchmarks.data.page import data_tables
 from benchmarks.train.page import train_tables
-from minet.results import read_json
+from minet.core.files import read_json
 
 PAGE, RESULTS = Path("docs/performance.md"), Path("benchmarks/results")
 

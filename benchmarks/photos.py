@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from minet.data.parallel import ordered_map
+from minet.core.threads import ordered_map
 
 WIDTH_PX, HEIGHT_PX = 500, 375  # the size that ILSVRC2012 has most of
 _SMALLEST = 0.8  # share of each side that a crop keeps at least

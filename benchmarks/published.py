@@ -6,14 +6,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own idiom
 
-from minet.models import build
+from minet.models.registry import build
 
 
 @dataclass(frozen=True)
 class Published:
     """A cell of a report's table: what it says, and `figure` times `unit` that it comes from.
 
-    Figures are those of `minet.profilers`, and `parameters` of `minet.cost`.
+    Figures are those of `minet.zoo.rows.profilers`, and `parameters` of `minet.cost.counter`.
     """
 
     report: str

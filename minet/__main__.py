@@ -4,10 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from minet.data.verify import verify
-from minet.errors import InputError
-from minet.zoo_run import run_zoo, run_zoo_on_ray
-from stages.cli import cores, run, workers
+from minet.beton.verify import verify
+from minet.core.cli import cores, run, workers
+from minet.core.errors import InputError
+from minet.zoo.run import run_zoo, run_zoo_on_ray
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from minet.results import whole_file
+from minet.core.files import whole_file
 
 mpl.rcParams["text.parse_math"] = False  # "$5 to $10" is a name of a class, not a formula
 

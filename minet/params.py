@@ -1,6 +1,5 @@
 """params.yaml read strictly: all problems reported together, before anything is touched."""
 
-import json
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -9,14 +8,22 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field, ValidationError
 
-from minet.errors import InputError
-from minet.nested import merge
-from minet.settings import Settings, choices, setting_problems
-from minet.settings_data import BetonSettings, DataSection, SampleSettings
-from minet.settings_score import CostSettings, EvaluateSettings
-from minet.settings_train import RANDOM, TrainSettings
+from minet.beton.config import BetonSettings
+from minet.core.errors import InputError
+from minet.core.settings import Settings, choices, merge, parse, setting_problems
+from minet.cost.config import CostSettings
+from minet.data.config import DataSettings, SampleSettings
+from minet.evaluate.config import EvaluateSettings
+from minet.loader.config import Cache
+from minet.train.config import RANDOM, TrainSettings
 
 OWN = "own"  # the recipe of `train` with what the model changes of it
+
+
+class DataSection(DataSettings):
+    """`data` of params.yaml: what the index reads, and where training keeps what it reads."""
+
+    cache: Cache
 
 
 class Params(Settings):
@@ -93,7 +100,7 @@ def check_params(
 ) -> tuple[Params | None, list[str]]:
     """Check all sections; say every problem with its key, its value and what is allowed."""
     try:
-        params = Params.model_validate_json(json.dumps(raw, default=str))
+        params = parse(Params, raw)
     except ValidationError as error:
         params, problems = None, setting_problems(error, Params)
     else:
@@ -108,7 +115,7 @@ def check_params(
 
 def recipe(params: Params, model: str) -> TrainSettings:
     """Give a model's recipe: `train`, changed by `models.<model>.train`, then by the recipe."""
-    return TrainSettings.model_validate_json(json.dumps(_merged_recipe(params, model)))
+    return parse(TrainSettings, _merged_recipe(params, model))
 
 
 def _merged_recipe(params: Params, model: str) -> dict[str, Any]:
@@ -180,7 +187,7 @@ def _keys(changes: Mapping[str, Any]) -> set[tuple[str, ...]]:
 def _train_errors(raw: Mapping[str, Any]) -> dict[tuple[str, ...], str]:
     """Give what is wrong with settings of `train`, by the place of each."""
     try:
-        TrainSettings.model_validate_json(json.dumps(raw, default=str))
+        parse(TrainSettings, raw)
     except ValidationError as error:
         places = [tuple(map(str, detail["loc"])) for detail in error.errors()]
         return dict(zip(places, setting_problems(error, TrainSettings), strict=True))

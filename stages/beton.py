@@ -1,10 +1,10 @@
 """Turn one split's images into a beton and its sidecar."""
 
-from minet.data.beton import write_beton
-from minet.results import read_csv, write_json
-from minet.settings import read_settings
-from minet.settings_data import BetonRunSettings
-from stages.cli import parse_paths, run, watched, workers
+from minet.beton.config import BetonRunSettings
+from minet.beton.writer import write_beton
+from minet.core.cli import parse_paths, run, watched, workers
+from minet.core.files import read_csv, write_json
+from minet.core.settings import read_settings
 
 
 def main() -> None:

@@ -6,13 +6,12 @@ row's model, and a list of fifty files in each of a hundred stages makes a lock 
 
 from pathlib import Path
 
-from minet.models import MODELS
-from minet.results import file_digest, whole_folder, write_json
-from minet.sources import closure
-from stages.cli import parse_paths, run
+from minet.core.cli import parse_paths, run
+from minet.core.files import file_digest, whole_folder, write_json
+from minet.models.registry import MODELS
+from minet.zoo.sources import closure
 
 STAGES = ("inputs", "train", "evaluate", "cost")
-TABLE = Path("minet/models/__init__.py")  # a run gets its builder's name from its settings
 
 
 def main() -> None:
@@ -28,7 +27,7 @@ def digests(stage: str, model: Path) -> dict[str, str]:
     """Give the digest of each file of this tree that a stage loads for a model."""
     root = Path()
     files = closure(root, Path("stages", f"{stage}.py")) | closure(root, model)
-    return {str(file): file_digest(file) for file in sorted(files - {TABLE})}
+    return {str(file): file_digest(file) for file in sorted(files)}
 
 
 if __name__ == "__main__":

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from minet.results import whole_file, write_json
-from minet.settings import read_settings
-from minet.settings_zoo import ZooSettings
-from minet.zoo_outcomes import Folders, row_outcome
-from minet.zoo_record import zoo_record
-from minet.zoo_table import MEANING, channel_table, zoo_table
-from stages.cli import parse_paths, run
+from minet.core.cli import parse_paths, run
+from minet.core.files import whole_file, write_json
+from minet.core.settings import read_settings
+from minet.zoo.config import ZooSettings
+from minet.zoo.outcomes import Folders, row_outcome
+from minet.zoo.record import zoo_record
+from minet.zoo.table import MEANING, channel_table, zoo_table
 
 _PAGE = """# The zoo: {rows} rows of published experiments and ours
 

@@ -1,14 +1,13 @@
-"""Count what the model costs: parameters, multiply-adds, memory, depth; and what others print."""
+"""Count what the model costs: parameters, multiply-adds, memory and depth."""
 
 import torch
 
-from minet.building import build_by_name
-from minet.cost import count_costs, counts_disagree
-from minet.profilers import profiler_figures
-from minet.results import read_csv, write_json
-from minet.settings import read_settings
-from minet.settings_score import CostRunSettings
-from stages.cli import parse_paths, run
+from minet.core.cli import parse_paths, run
+from minet.core.files import read_csv, write_json
+from minet.core.settings import read_settings
+from minet.cost.config import CostRunSettings
+from minet.cost.counter import count_costs, counts_disagree
+from minet.nn.build import build_by_name
 
 
 def main() -> None:
@@ -22,8 +21,7 @@ def main() -> None:
         arguments=settings.arguments,
     )
     record = count_costs(model, channels=settings.channels, side_px=settings.input_px)
-    figures = profiler_figures(model, channels=settings.channels, side_px=settings.input_px)
-    write_json(args.metrics, record | {"profilers": figures})
+    write_json(args.metrics, record)
     print(f"{settings.model}: {record['parameters']:,} parameters, {record['macs']:,} MACs")
     print(f"not counted: {record['uncounted'] or 'nothing'}")
     if counts_disagree(record):

@@ -1,6 +1,5 @@
 """Score the trained model on the test split, with every set of channels."""
 
-import json
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -8,19 +7,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from minet.augment import InputForm
-from minet.batch import EpochPlan
-from minet.checkpoint import load_model
-from minet.data.loader import BetonLoader
-from minet.data.plan import plan_epoch
-from minet.evaluation import Predictions, predict
-from minet.results import read_csv, whole_file, write_csv, write_json
-from minet.scores import accuracy_record, class_rows, score_record, submission_rows
-from minet.seeding import Stream, torch_seed
-from minet.settings import read_settings
-from minet.settings_score import EvaluateSettings
-from minet.settings_train import AugmentSettings, CompatSettings, scored_augment
-from stages.cli import parse_paths, run, watched, workers
+from minet.augment.config import AugmentSettings, CompatSettings, scored_augment
+from minet.augment.plan import EpochPlan, plan_epoch
+from minet.augment.transforms import InputForm
+from minet.core.cli import parse_paths, run, watched, workers
+from minet.core.files import read_csv, whole_file, write_csv, write_json
+from minet.core.rng import Stream, torch_seed
+from minet.core.settings import parse, read_settings
+from minet.evaluate.config import EvaluateSettings
+from minet.evaluate.metrics import accuracy_record, class_rows, score_record, submission_rows
+from minet.evaluate.predict import Predictions, predict
+from minet.loader.loader import BetonLoader
+from minet.nn.checkpoint import load_model
 
 
 def main() -> None:
@@ -89,8 +87,8 @@ def _plan(card: dict[str, Any], settings: EvaluateSettings, test: BetonLoader) -
     """Plan what is done to each test image; almost always nothing."""
     seed, recipe = (card["settings"][name] for name in ("seed", "train"))
     scored = scored_augment(
-        AugmentSettings.model_validate_json(json.dumps(recipe["augment"])),
-        CompatSettings.model_validate_json(json.dumps(recipe["compat"])),
+        parse(AugmentSettings, recipe["augment"]),
+        parse(CompatSettings, recipe["compat"]),
         shuffle=settings.channel_shuffle,
     )
     if scored is None:

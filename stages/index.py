@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from minet.data.images import decode, prepare
+from minet.core.cli import parse_paths, run, watched, workers
+from minet.core.files import write_csv, write_json
+from minet.core.settings import read_settings
+from minet.data.config import DataSettings
 from minet.data.index import Examined, Index, index_images
 from minet.figures import gallery
-from minet.results import write_csv, write_json
-from minet.settings import read_settings
-from minet.settings_data import DataSettings
-from stages.cli import parse_paths, run, watched, workers
+from minet.images.decode import decode, prepare
 
 _SHOWN_CLASSES, _SHOWN_EACH, _SHOWN_PX = 10, 6, 112
 

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from minet.results import file_digest, read_json, whole_file, whole_folder, write_json
-from minet.settings import read_settings
-from minet.settings_zoo import RowSettings
-from stages.cli import parse_paths, run
+from minet.core.cli import parse_paths, run
+from minet.core.files import file_digest, read_json, whole_file, whole_folder, write_json
+from minet.core.settings import read_settings
+from minet.zoo.config import RowSettings
 
 
 def main() -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from minet.core.cli import parse_paths, run
+from minet.core.files import read_csv, read_json
 from minet.figures import channel_bars, confusion, curves, gallery
-from minet.results import read_csv, read_json
-from stages.cli import parse_paths, run
 
 
 def main() -> None:

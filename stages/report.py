@@ -1,8 +1,8 @@
 """Write the zoo's page: one HTML file that needs no network."""
 
-from minet.report import SeedTables, report_page
-from minet.results import read_csv, read_json, whole_file
-from stages.cli import parse_paths, run
+from minet.core.cli import parse_paths, run
+from minet.core.files import read_csv, read_json, whole_file
+from minet.zoo.report.page import SeedTables, report_page
 
 
 def main() -> None:

@@ -5,17 +5,21 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from minet.errors import InputError
-from minet.models import MODELS, argument_problems, fresh_layers, input_problems, pretrained_url
-from minet.optim import side_at
-from minet.params import Params, own_arguments
-from minet.results import whole_folder, write_json
-from minet.settings_data import BetonRunSettings
-from minet.settings_weights import WeightsSettings
-from minet.settings_zoo import RowSettings, Zoo, ZooSettings
-from minet.trials import scoring_problems
-from minet.zoo import read_zoo, row_settings, variant_settings
-from stages.cli import parse_paths, run
+from minet.beton.config import BetonRunSettings
+from minet.core.cli import parse_paths, run
+from minet.core.errors import InputError
+from minet.core.files import whole_folder, write_json
+from minet.dry_run import run_problems
+from minet.models.registry import (
+    MODELS,
+    argument_problems,
+    fresh_layers,
+    pretrained_url,
+)
+from minet.nn.config import WeightsSettings
+from minet.params import Params
+from minet.zoo.config import RowSettings, Zoo, ZooSettings
+from minet.zoo.rows import read_zoo, row_settings, variant_settings
 
 
 def main() -> None:
@@ -26,16 +30,16 @@ def main() -> None:
         name: row_settings(name, zoo, params, MODELS[row.model], fresh_layers(row.model))
         for name, row in zoo.rows.items()
     }
-    problems = [*_weight_problems(zoo), *_run_problems(rows, params)]
+    problems = [*_weight_problems(zoo), *_run_problems(rows)]
     if problems:
         raise InputError(*(f"{args.zoo}: {problem}" for problem in problems))
     with whole_folder(args.out) as folder:
-        for place, settings in resolved(zoo, params, rows):
+        for place, settings in settings_files(zoo, params, rows):
             write_json(folder / f"{place}.json", settings.model_dump(mode="json"))
     print(f"{len(rows)} rows, budget {zoo.budget}, seeds {', '.join(map(str, zoo.seeds))}")
 
 
-def resolved(
+def settings_files(
     zoo: Zoo, params: Params, rows: dict[str, RowSettings]
 ) -> Iterator[tuple[str, BaseModel]]:
     """Give each stage's settings by their place: of rows, of variants, of weights."""
@@ -64,22 +68,17 @@ def _weight_problems(zoo: Zoo) -> Iterator[str]:
             yield f"rows.{name}.initial is {row.initial!r}; {row.model} does not take {model}'s"
 
 
-def _run_problems(rows: dict[str, RowSettings], params: Params) -> Iterator[str]:
-    """Run each model without memory on images as its row gives them, and as its cost is counted."""
+def _run_problems(rows: dict[str, RowSettings]) -> Iterator[str]:
+    """Run each model without memory, as its row trains it, scores it and counts its cost."""
     seen: dict[str, list[str]] = {}
     for name, settings in rows.items():
-        model, recipe, cost = settings.row.model, settings.train.train, settings.cost
-        arguments = own_arguments(params.models[model]) | settings.row.arguments
-        sides = {side_at(recipe, epoch) for epoch in range(recipe.epochs)}
-        shapes = [(2, cost.channels, side_px, side_px) for side_px in sorted(sides)]
-        shapes.append((1, cost.channels, cost.input_px, cost.input_px))
-        key = f"{model} {arguments} {shapes}"
+        run = settings.train
+        parts = (run.model_copy(update={"seed": 0}), settings.evaluate, settings.cost)
+        key = repr(parts)
         if key not in seen:
-            seen[key] = argument_problems(model, arguments) or [
-                text for shape in shapes for text in input_problems(model, arguments, shape=shape)
-            ]
-        found = seen[key] or scoring_problems(model, arguments, recipe, settings.evaluate)
-        yield from (f"rows.{name}: {text}" for text in found)
+            problems = argument_problems(run.model, run.arguments)
+            seen[key] = problems or run_problems(*parts)
+        yield from (f"rows.{name}: {text}" for text in seen[key])
 
 
 if __name__ == "__main__":

@@ -2,12 +2,12 @@
 
 from functools import partial
 
-from minet.data.parallel import ordered_map
+from minet.core.cli import parse_paths, run, watched, workers
+from minet.core.files import whole_folder, write_csv
+from minet.core.settings import read_settings
+from minet.core.threads import ordered_map
+from minet.data.config import SPLITS, SampleSettings
 from minet.data.sample import SampleImage, draw_jpeg, sample_images
-from minet.results import whole_folder, write_csv
-from minet.settings import read_settings
-from minet.settings_data import SPLITS, SampleSettings
-from stages.cli import parse_paths, run, watched, workers
 
 
 def main() -> None:

@@ -14,29 +14,31 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from minet.allocator import keep_freed_memory
-from minet.augment import IMAGENET_MEAN, IMAGENET_STD, InputForm
-from minet.batch import Batch
-from minet.building import build_by_name
-from minet.checkpoint import save_model
-from minet.data.loader import open_loaders
-from minet.data.plan import Share, plan_epoch
-from minet.distributed import Team, joined, launched, own_device
-from minet.engine import Engine, choose_kernels
-from minet.errors import InputError
-from minet.interrupt import Interrupt
-from minet.pretrained import head_names, start_from, weight_problems
-from minet.progress import EpochRecord
-from minet.reports import conditions, device_name, metrics_record, speed_record
-from minet.results import file_digest, read_csv, write_csv, write_json
-from minet.resume import ResumeStore, fingerprint
-from minet.run import Run, Watcher
-from minet.seeding import Stream, torch_seed
-from minet.settings import read_settings
-from minet.settings_train import IMAGENET, RunSettings, TrainSettings, mixes, scored_augment
-from minet.training import fit
-from minet.watching import to_dvclive, to_tensorboard
-from stages.cli import cores, parse_paths, run, watched, workers
+from minet.augment.config import mixes, scored_augment
+from minet.augment.plan import plan_epoch
+from minet.augment.transforms import IMAGENET_MEAN, IMAGENET_STD, InputForm
+from minet.core.cli import cores, parse_paths, run, watched, workers
+from minet.core.errors import InputError
+from minet.core.files import file_digest, read_csv, write_csv, write_json
+from minet.core.rng import Stream, torch_seed
+from minet.core.settings import read_settings
+from minet.loader.batch import Batch
+from minet.loader.loader import open_loaders
+from minet.loader.sharding import Share
+from minet.nn.build import build_by_name
+from minet.nn.checkpoint import save_model
+from minet.nn.weights import head_names, start_from, weight_problems
+from minet.train.allocator import keep_freed_memory
+from minet.train.config import IMAGENET, RunSettings, TrainSettings
+from minet.train.context import Run, Watcher
+from minet.train.distributed.process_group import Team, joined, launched, own_device
+from minet.train.interrupt import Interrupt
+from minet.train.loggers import to_dvclive, to_tensorboard
+from minet.train.loop import fit
+from minet.train.snapshot import ResumeStore, fingerprint
+from minet.train.state import EpochRecord
+from minet.train.step import Engine, choose_kernels
+from minet.train.summary import conditions, device_name, metrics_record, speed_record
 
 _COLUMNS = tuple(field.name for field in fields(EpochRecord))
 _VALIDATION = 4  # times as many images as are trained on at once take less memory without gradients
@@ -53,7 +55,7 @@ def main() -> None:
     settings = read_settings(args.settings, RunSettings)
     processes = settings.train.processes
     if processes > 1 and not launched():
-        from minet.launch import launch
+        from minet.train.distributed.launcher import launch
 
         sys.exit(launch("stages.train", sys.argv[1:], processes, max(1, cores() // processes)))
     keep_freed_memory()

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import safetensors
 
-from minet.errors import InputError
-from minet.results import file_digest, whole_file
-from minet.settings import read_settings
-from minet.settings_weights import WeightsSettings
-from stages.cli import parse_paths, run
+from minet.core.cli import parse_paths, run
+from minet.core.errors import InputError
+from minet.core.files import file_digest, whole_file
+from minet.core.settings import read_settings
+from minet.nn.config import WeightsSettings
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
     else:  # random weights are spared the import of torch
         from safetensors.torch import save
 
-        from minet.pretrained import read_weights
+        from minet.nn.weights import read_weights
 
         tensors = read_weights(_found(settings.file, settings.url, args.folder))
         said = f"{len(tensors)} tensors of {settings.file}"

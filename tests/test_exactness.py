@@ -13,23 +13,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import open_one
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from minet.augment import Draws, InputForm, PlacedForm, to_input
-from minet.batch import Batch, EpochPlan, split_order
-from minet.data.beton import write_beton
-from minet.data.loader import BetonLoader
-from minet.data.plan import Share, plan_epoch
-from minet.digests import digest
-from minet.errors import InputError
-from minet.mixing import mix
-from minet.results import write_json
-from minet.settings_data import BetonRunSettings
-from minet.settings_train import AugmentSettings
+from minet.augment.config import AugmentSettings
+from minet.augment.mixup import mix
+from minet.augment.plan import EpochPlan, plan_epoch
+from minet.augment.transforms import Draws, InputForm, PlacedForm, to_input
+from minet.beton.config import BetonRunSettings
+from minet.beton.writer import write_beton
+from minet.core.arrays import split_order
+from minet.core.errors import InputError
+from minet.core.files import digest, write_json
+from minet.loader.batch import Batch
+from minet.loader.loader import BetonLoader
+from minet.loader.sharding import Share
+from tests.helpers.sources import open_one
 
 COUNT, SIDE_PX, INPUT_PX = 90, 24, 16
 PLAIN: dict[str, Any] = {

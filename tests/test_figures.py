@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
+from minet.evaluate.metrics import accuracy_record
 from minet.figures import channel_bars, confusion, curves, gallery
-from minet.scores import accuracy_record
 
 DPI = 110
 

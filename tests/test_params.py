@@ -9,19 +9,14 @@ from typing import Any
 import pytest
 import yaml
 
-from minet.errors import InputError
-from minet.models import MODELS
+from minet.augment.config import mixes, scored_augment
+from minet.core.errors import InputError
+from minet.core.settings import read_settings
+from minet.cost.config import CostRunSettings
+from minet.models.registry import MODELS
 from minet.params import OWN, Params, check_params, read_yaml, recipe
-from minet.settings import read_settings
-from minet.settings_score import CostRunSettings
-from minet.settings_train import (
-    RunSettings,
-    TrainSettings,
-    extra_settings,
-    mixes,
-    scored_augment,
-)
-from stages.resolve import resolved
+from minet.train.config import RunSettings, TrainSettings, extra_settings
+from stages.resolve import stage_settings
 
 
 def put(raw: dict[str, Any], key: str, value: object) -> dict[str, Any]:
@@ -416,13 +411,13 @@ def test_a_recipe_goes_over_the_models_own_which_goes_over_train(write) -> None:
     assert (augment.flip, augment.mixup_alpha, augment.cutmix_alpha) == (0.3, 2, 0.1)
     other = recipe(params, "resnet18")
     assert (other.lr, other.epochs, other.augment.flip) == (0.3, 12, 0.3)
-    assert resolved(params)["train"].train == changed
+    assert stage_settings(params).train.train == changed
 
 
 def test_a_recipe_that_is_not_chosen_changes_nothing(write) -> None:
-    before = resolved(read_params(write({}), MODELS))
+    before = stage_settings(read_params(write({}), MODELS))
     changed = {"recipes.fast": {"lr": 7.0}, "recipes.other": {"epochs": 1}}
-    assert resolved(read_params(write(changed), MODELS)) == before
+    assert stage_settings(read_params(write(changed), MODELS)) == before
 
 
 def _other(recipe: TrainSettings, name: str) -> object:
@@ -445,7 +440,7 @@ CONDUCT = {"save_every_s", "processes", "tensorboard", "dvclive"}
 @pytest.mark.parametrize("name", TrainSettings.model_fields)
 def test_the_record_leaves_out_what_changes_no_byte_and_nothing_else(write, name: str) -> None:
     """It tells whether a saved state may be taken up, and stands in the card of the weights."""
-    run = resolved(read_params(write({}), MODELS))["train"]
+    run = stage_settings(read_params(write({}), MODELS)).train
     assert isinstance(run, RunSettings)
     other = run.train.model_copy(update={name: _other(run.train, name)})
     record = run.model_copy(update={"train": other}).record()
@@ -454,7 +449,7 @@ def test_the_record_leaves_out_what_changes_no_byte_and_nothing_else(write, name
 
 
 def test_the_record_has_the_rest_of_the_run_but_not_where_it_reads_from(write) -> None:
-    run = resolved(read_params(write({}), MODELS))["train"]
+    run = stage_settings(read_params(write({}), MODELS)).train
     assert isinstance(run, RunSettings)
     assert run.model_copy(update={"cache": "stream"}).record() == run.record()
     assert run.record().keys() == set(RunSettings.model_fields) - {"cache"}
@@ -540,7 +535,7 @@ def test_the_cost_is_counted_for_the_planes_that_the_model_is_given(
     """Those of its own recipe."""
     block = {"channels": planes, "train": {"channels": channels, "protocol": protocol}}
     params = read_params(write({"model": "cnn3", "models.cnn3": block}), MODELS)
-    cost = resolved(params)["cost"]
+    cost = stage_settings(params).cost
     assert isinstance(cost, CostRunSettings)
     assert cost.channels == planes
 
@@ -621,15 +616,15 @@ def test_images_are_mixed_where_one_of_the_two_ways_is_on(
 
 def test_a_stage_gets_only_what_it_reads(write) -> None:
     """Other models' settings, and other stages' sections, change nothing for a stage."""
-    before = resolved(read_params(write({}), MODELS))
+    before = stage_settings(read_params(write({}), MODELS))
     changed = {"models.rrdb.growth": 48, "evaluate.mistakes": 3, "cost.input_px": 128}
-    after = resolved(read_params(write(changed), MODELS))
+    after = stage_settings(read_params(write(changed), MODELS))
     same = {name for name in before if before[name] == after[name]}
     assert same == {"sample", "index", "beton", "weights", "train"}
 
 
 def test_settings_survive_the_file_between_stages(write, tmp_path: Path) -> None:
-    settings = resolved(read_params(write({"model": "rrdb"}), MODELS))["train"]
+    settings = stage_settings(read_params(write({"model": "rrdb"}), MODELS)).train
     path = tmp_path / "train.json"
     path.write_text(settings.model_dump_json())
     assert read_settings(path, RunSettings) == settings

@@ -11,12 +11,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from project import Project, digest, ran, ran_in_order
-from test_cost import DEPTHS
-from test_models import PINNED
 
-from minet.data.layout import read_layout
-from minet.models import MODELS
+from minet.beton.format import read_layout
+from minet.models.registry import MODELS
+from tests.helpers.pinned import DEPTHS, PINNED
+from tests.helpers.project import Project, digest, ran, ran_in_order
 
 
 @pytest.fixture(scope="module")

@@ -8,37 +8,14 @@ from typing import Any
 
 import pytest
 import yaml
-from closure import ROOT, closure, imports
 from dvc.repo import Repo
 from dvc.utils.hydra import apply_overrides
 
-from minet.models import MODELS
+from minet.models.registry import MODELS
 from minet.params import check_params, read_yaml
+from tests.helpers.tree import ROOT, closure, imports
 
-LAYERS = {
-    0: ("allocator", "batch", "channels", "digests", "errors", "machine", "nested", "params",
-        "results",
-        "seeding", "settings", "settings_data", "settings_score", "settings_train",
-        "settings_weights", "settings_zoo", "sources", "zoo"),
-    1: ("data/images", "data/layout", "data/lists", "data/parallel", "data/plan", "data/resample",
-        "data/sample", "augment", "averages",
-        "blocks", "building", "cost", "dynamic", "mixing", "optim", "pretrained",
-        "profilers", "scores"),
-    2: ("distributed", "interrupt", "launch", "memory", "resume", "shared_norm",
-        "data/beton", "data/index", "data/loader", "data/pixels", "data/records",
-        "data/transfer", "data/verify"),
-    3: tuple(f"models/{name}" for name in MODELS),
-    4: ("models/__init__",),
-    5: ("checkpoint", "engine", "evaluation", "figures", "progress", "reports", "run", "training",
-        "watching",
-        "trials", "comparison", "report", "report_charts", "report_row", "zoo_outcomes",
-        "zoo_record", "zoo_table",
-        "zoo_ray", "zoo_worker"),
-    6: ("__main__", "zoo_run"),
-}  # fmt: skip
-LAYER_OF = {Path("minet", f"{name}.py"): layer for layer, names in LAYERS.items() for name in names}
 STAGES = ("sample", "resolve", "index", "beton", "weights", "train", "evaluate", "cost", "plots")
-TABLE = Path("minet/models/__init__.py")
 
 
 def sources(*folders: str) -> list[Path]:
@@ -49,24 +26,7 @@ def sources(*folders: str) -> list[Path]:
 
 def is_docstring_only(file: Path) -> bool:
     """Whether a file holds nothing that runs."""
-    return file.name == "__init__.py" and file != TABLE
-
-
-def layer(file: Path) -> int:
-    """Layer of a file; stages are faces."""
-    return 6 if file.parts[0] == "stages" else LAYER_OF[file]
-
-
-def test_every_module_has_a_layer_and_imports_point_down() -> None:
-    wrong = []
-    for file in sources("minet", "stages"):
-        if not is_docstring_only(file):
-            targets = [target for target in imports(file) if not is_docstring_only(target)]
-            # words may use words, loading stands on reading, the loop on its step, and the faces
-            # share their way of parsing
-            lowest = layer(file) if layer(file) in (0, 2, 5, 6) else layer(file) - 1
-            wrong += [f"{file} imports {t}" for t in targets if layer(t) > lowest]
-    assert not wrong
+    return file.name == "__init__.py"
 
 
 def test_no_import_cycle() -> None:
@@ -78,7 +38,7 @@ def test_no_import_cycle() -> None:
 @pytest.mark.parametrize(
     ("library", "allowed"),
     [
-        ("ffcv", {"minet/data/verify.py"}),
+        ("ffcv", {"minet/beton/verify.py"}),
         ("matplotlib", {"minet/figures.py"}),
         ("yaml", {"minet/params.py"}),
     ],
@@ -114,40 +74,56 @@ def pipeline() -> dict[str, Any]:
     return yaml.safe_load(read(Path("dvc.yaml")))["stages"]
 
 
-def code_deps(pipeline: dict[str, Any], stage: str, model: str) -> set[Path]:
-    """Files of code that a stage names as dependencies, folders opened, for one model."""
-    found = set()
-    for dep in pipeline[stage]["deps"]:
-        path = Path(dep.replace("${model}", model))
-        if path.parts[0] in ("minet", "stages"):
-            files = (ROOT / path).rglob("*.py") if (ROOT / path).is_dir() else [ROOT / path]
-            found |= {file.relative_to(ROOT) for file in files}
-    return found
+def code_deps(stage: dict[str, Any], model: str) -> set[Path]:
+    """Files and folders of code that a stage names as dependencies, for one model."""
+    paths = (Path(dep.replace("${model}", model)) for dep in stage["deps"])
+    return {path for path in paths if path.parts[0] in ("minet", "stages")}
 
 
 def loaded(stage: str, model: str) -> set[Path]:
     """Files of code that a stage loads, docstrings left out.
 
-    A run gets its builder's name from its settings and imports that file alone; the table itself
-    matters to `resolve`, which reads it.
+    A run imports the file of its builder alone, which its settings name; `resolve` and the zoo's
+    `rows` try every model.
     """
+    models = {"train": [model], "evaluate": [model], "cost": [model], "resolve": MODELS}
     files = closure(Path("stages", f"{stage}.py"))
-    if stage in ("train", "evaluate", "cost"):
-        files |= closure(Path("minet/models", f"{model}.py")) - {TABLE}
-    if stage == "resolve":
-        files |= set().union(*(closure(Path("minet/models", f"{name}.py")) for name in MODELS))
+    for name in (models | {"rows": MODELS}).get(stage, []):
+        files |= closure(Path("minet/models", f"{name}.py"))
     return {file for file in files if not is_docstring_only(file)}
+
+
+def covers(dep: Path, file: Path) -> bool:
+    """Whether a dependency is a file, or a folder that holds it."""
+    return dep == file or dep in file.parents
+
+
+def check_code_deps(name: str, stage: dict[str, Any]) -> None:
+    """Assert that a stage depends on all code that it loads, and names nothing else."""
+    for model in MODELS:
+        deps, files = code_deps(stage, model), loaded(name, model)
+        missing = {file for file in files if not any(covers(dep, file) for dep in deps)}
+        assert not missing, f"{name} with {model} loads what its dependencies do not cover"
+    used = set().union(*(loaded(name, model) for model in MODELS))
+    named = set().union(*(code_deps(stage, model) for model in MODELS))
+    idle = {dep for dep in named if not any(covers(dep, file) for file in used)}
+    assert not idle, f"{name} depends on what no model's run loads"
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_depends_on_the_code_it_loads_and_on_no_other(pipeline, stage: str) -> None:
-    """What every model may share (blocks) is named though one model may not use it."""
-    for model in MODELS:
-        missing = loaded(stage, model) - code_deps(pipeline, stage, model)
-        assert not missing, f"{stage} with {model} loads what dvc.yaml does not name"
-    used = set().union(*(loaded(stage, model) for model in MODELS))
-    named = set().union(*(code_deps(pipeline, stage, model) for model in MODELS))
-    assert named == used, "dvc.yaml names what no model's run loads"
+    check_code_deps(stage, pipeline[stage])
+
+
+# what each stage need not depend on: an edit there must not run it again
+@pytest.mark.parametrize("stage", ["sample", "index", "beton", "weights", "train", "evaluate"])
+def test_an_expensive_stage_does_not_depend_on_the_zoo_or_on_other_models(
+    pipeline, stage: str
+) -> None:
+    deps = code_deps(pipeline[stage], "cnn3")
+    rooms = ("minet/zoo/run.py", "minet/stats/comparison.py", "minet/models/rrdb.py")
+    for room in (*rooms, "minet/models/registry.py", "minet/params.py", "minet/dry_run.py"):
+        assert not any(covers(dep, Path(room)) for dep in deps), room
 
 
 @pytest.fixture(scope="module")
@@ -162,12 +138,7 @@ def zoo_pipeline() -> dict[str, Any]:
     "stage", ["rows", "sample", "index", "beton", "weights", "compare", "report"]
 )
 def test_a_stage_of_the_zoo_depends_on_the_code_it_loads(zoo_pipeline, stage: str) -> None:
-    used = {file for file in closure(Path("stages", f"{stage}.py")) if not is_docstring_only(file)}
-    if stage == "rows":  # it builds every model once
-        used |= set().union(*(closure(Path("minet/models", f"{name}.py")) for name in MODELS))
-        used |= {path for path in code_deps(zoo_pipeline, stage, "") if "models" in path.parts}
-    named = {file for file in code_deps(zoo_pipeline, stage, "") if not is_docstring_only(file)}
-    assert named == {file for file in used if not is_docstring_only(file)}
+    check_code_deps(stage, zoo_pipeline[stage])
 
 
 def test_settings_of_the_zoo_keep_their_comments_when_one_is_changed(tmp_path: Path) -> None:
@@ -245,15 +216,6 @@ def test_readme_paths_and_commands_exist(pipeline) -> None:
         assert known, path
     for name in re.findall(r"-S '?model=([\w,]+)", text):
         assert set(name.split(",")) <= {*MODELS, "mynet", "rrbd"}, name
-
-
-def test_readme_tree_names_every_module() -> None:
-    """The annotated tree of the README misses no file of minet/ and stages/."""
-    text = read(Path("README.md"))
-    files = [file for file in sources("minet", "stages") if not is_docstring_only(file)]
-    named = [f for f in files if f.parent != Path("minet/models") and f.parts[0] != "stages"]
-    missing = [file for file in named if file.name not in text and file != TABLE]
-    assert not missing
 
 
 def test_dvc_sees_what_a_user_adds_under_data() -> None:

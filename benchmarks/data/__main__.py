@@ -22,8 +22,8 @@ from benchmarks.data.steps import steps
 from benchmarks.data.turns import by_turns
 from benchmarks.peers.contest import Job
 from benchmarks.peers.table import GROUPS
-from minet.results import write_json
-from stages.cli import workers
+from minet.core.cli import workers
+from minet.core.files import write_json
 
 PARTS = ("prepare", "prepare light", "steps", "read jpg", "read raw", "growth", "start")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from minet.results import whole_file
+from minet.core.files import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,8 +13,9 @@ from benchmarks.peers.betons import JPEG_QUALITY, RESIZE_PX, SIDE_PX, rows_of, w
 from benchmarks.peers.contest import Job
 from benchmarks.peers.torch_loaders import reference_transform
 from benchmarks.photos import DENSE, LIGHT, write_photos
-from minet.data.parallel import ordered_map
-from minet.data.pixels import Memory, encode_record, prepare_file
+from minet.beton.jpeg import encode_record
+from minet.core.threads import ordered_map
+from minet.images.fast_decode import Memory, prepare_file
 
 Pixels = NDArray[np.uint8]
 

@@ -8,7 +8,7 @@ import sys
 import time
 from typing import Any
 
-from minet.engine import Engine
+from minet.train.step import Engine
 from stages import train
 
 

@@ -11,11 +11,11 @@ import safetensors
 
 from benchmarks.data.turns import ROOT, FailedError, run_module
 from benchmarks.peers.betons import rows_of, write
-from minet.models import MODELS
+from minet.core.cli import workers
+from minet.core.files import write_csv, write_json
+from minet.models.registry import MODELS
 from minet.params import check_params, read_yaml
-from minet.results import write_csv, write_json
-from stages.cli import workers
-from stages.resolve import resolved
+from stages.resolve import stage_settings
 
 HEAVY = ("torch", "torchvision", "ffcv", "numba", "matplotlib", "pandas", "sklearn", "dvc")
 _CLASSES, _TRAIN, _VAL = 10, 600, 200
@@ -58,7 +58,7 @@ def _inputs(photos: Path, folder: Path) -> list[str]:
     if params is None:
         raise ValueError("; ".join(problems))
     params = params.model_copy(update={"model": "resnet18"})
-    write_json(folder / "settings.json", resolved(params)["train"].model_dump(mode="json"))
+    write_json(folder / "settings.json", stage_settings(params).train.model_dump(mode="json"))
     names = [(label, f"class {label}") for label in range(_CLASSES)]
     write_csv(folder / "classes.csv", ("label", "name"), names)
     (folder / "initial.safetensors").write_bytes(safetensors.serialize({}))

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.peers.betons import RESIZE_PX, SIDE_PX
-from minet.data.images import kept_box
-from minet.data.pixels import Memory, decode_pixels
-from minet.data.resample import resize_box
-from minet.digests import digest
+from minet.core.files import digest
+from minet.images.decode import kept_box
+from minet.images.fast_decode import Memory, decode_pixels
+from minet.images.resize import resize_box
 
 STEPS = ("read", "digest of the file", "decode", "resize and sums", "digest of the record", "write")
 

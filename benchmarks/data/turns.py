@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.peers.contest import Job
 from benchmarks.peers.table import GROUPS
-from minet.results import read_json, write_json
+from minet.core.files import read_json, write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 

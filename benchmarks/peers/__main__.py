@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.peers.contest import Job, measure
 from benchmarks.peers.table import GROUPS
-from minet.results import read_json, write_json
+from minet.core.files import read_json, write_json
 
 
 def main() -> None:

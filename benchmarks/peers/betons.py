@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Literal
 
-from minet.data.beton import write_beton
-from minet.digests import digest
-from minet.results import write_json
-from minet.settings_data import BetonRunSettings
+from minet.beton.config import BetonRunSettings
+from minet.beton.writer import write_beton
+from minet.core.files import digest, write_json
 
 SIDE_PX, RESIZE_PX, JPEG_QUALITY = 224, 256, 90
 

@@ -4,10 +4,10 @@ import torch
 
 from benchmarks.peers.betons import Storage, rows_of, write
 from benchmarks.peers.contest import Batches, Contestant, Job, Opened, reading
-from minet.allocator import keep_freed_memory
-from minet.batch import whole_order
-from minet.data.loader import BetonLoader, open_loaders
-from minet.settings_data import Cache
+from minet.core.arrays import whole_order
+from minet.loader.config import Cache
+from minet.loader.loader import BetonLoader, open_loaders
+from minet.train.allocator import keep_freed_memory
 
 
 def _writing(storage: Storage) -> Contestant:
@@ -30,7 +30,7 @@ def _writing(storage: Storage) -> Contestant:
     return Contestant(
         begin,
         {"how": what, "threads": "cores"},
-        needs=("minet.data.beton",),
+        needs=("minet.beton.writer",),
         reference="reference.npy" if storage == "raw" else None,  # a JPEG loses some
     )
 
@@ -57,7 +57,7 @@ def _loading(storage: Storage, cache: Cache) -> Contestant:
         "how": f"open_loaders, cache {cache}, a shuffled order, freed memory kept",
         "threads": "cores",
     }
-    return Contestant(begin, settings, needs=("minet.data.loader",), reference=reference)
+    return Contestant(begin, settings, needs=("minet.loader.loader",), reference=reference)
 
 
 PREPARE = {"minet raw": _writing("raw"), "minet jpg": _writing("jpg")}

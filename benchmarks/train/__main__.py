@@ -28,8 +28,8 @@ from benchmarks.train.parts import (
     measure_trace,
 )
 from benchmarks.train.sizes import Size, size_for
-from minet.models import MODELS
-from minet.results import read_json, write_json
+from minet.core.files import read_json, write_json
+from minet.models.registry import MODELS
 
 PARTS: dict[str, Callable[[Path, Size], dict[str, Any]]] = {
     "loops": measure_loops,

@@ -14,7 +14,7 @@ from benchmarks.train.contestants import measure as one_loop
 from benchmarks.train.mfu import measure as operations
 from benchmarks.train.stall import measure as waiting
 from benchmarks.train.trace import measure as kinds
-from minet.results import read_json, write_json
+from minet.core.files import read_json, write_json
 
 _PARTS: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "loops": one_loop,

@@ -12,9 +12,9 @@ import safetensors
 
 from benchmarks.data.turns import FailedError, run_module
 from benchmarks.train.job import params
+from minet.core.files import read_json, write_json
 from minet.params import Params
-from minet.results import read_json, write_json
-from stages.resolve import resolved
+from stages.resolve import stage_settings
 
 _SPLITS = ("train", "val")
 _WRITTEN = ("weights.safetensors", "card.json", "history.csv", "metrics.json", "speed.json")
@@ -59,7 +59,7 @@ def _settings(folder: Path, count: int, images: int | None) -> Params:
 def _make_betons(folder: Path, chosen: Params, timeout_s: float) -> None:
     """Run the stages before training, with the paths of dvc.yaml in another folder."""
     for name in ("sample", "index", "beton"):
-        settings = resolved(chosen)[name].model_dump(mode="json")
+        settings = getattr(stage_settings(chosen), name).model_dump(mode="json")
         write_json(folder / f"settings/{name}.json", settings)
     index = folder / "index"
     _stage(folder, "sample", timeout_s, out=folder / "sample")
@@ -72,7 +72,7 @@ def _make_betons(folder: Path, chosen: Params, timeout_s: float) -> None:
 
 def _speed(folder: Path, chosen: Params, timeout_s: float) -> dict[str, Any]:
     """Train a model; give what it wrote of its speed."""
-    write_json(folder / "settings/train.json", resolved(chosen)["train"].model_dump(mode="json"))
+    write_json(folder / "settings/train.json", stage_settings(chosen).train.model_dump(mode="json"))
     paths = {name.partition(".")[0]: folder / name for name in _WRITTEN}
     paths |= {split: folder / f"{split}.beton" for split in _SPLITS}
     paths |= {"initial": folder / "initial.safetensors", "classes": folder / "index/classes.csv"}

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.data.turns import ROOT
-from minet.augment import IMAGENET_MEAN, IMAGENET_STD, InputForm, normalize
-from minet.batch import whole_order
-from minet.models import MODELS, build
+from minet.augment.transforms import IMAGENET_MEAN, IMAGENET_STD, InputForm, normalize
+from minet.core.arrays import whole_order
+from minet.models.registry import MODELS, build
 from minet.params import Params, check_params, read_yaml
-from minet.settings_train import TrainSettings
+from minet.train.config import TrainSettings
 
 CLASSES = 10
 _NOISE, _STEP = 64, 20  # grey levels: noise, and how much brighter each class is than the last

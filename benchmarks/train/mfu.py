@@ -9,7 +9,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own idiom
 
 from benchmarks.train import ours
 from benchmarks.train.job import CLASSES, Clock, Job, model_of, now, own_device
-from minet.cost import count_costs
+from minet.cost.counter import count_costs
 
 # dense bfloat16 with float32 sums, multiplies and adds a second, by a part of the GPU's name; the
 # first that fits counts. NVIDIA's data sheets print twice as much, which is with sparsity.

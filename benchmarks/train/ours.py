@@ -13,11 +13,12 @@ from benchmarks.train.job import (
     recipe_of,
     stored_batches,
 )
-from minet.allocator import keep_freed_memory
-from minet.augment import Draws
-from minet.batch import Batch, whole_order
-from minet.data.plan import plan_epoch
-from minet.engine import Engine, choose_kernels
+from minet.augment.plan import plan_epoch
+from minet.augment.transforms import Draws
+from minet.core.arrays import whole_order
+from minet.loader.batch import Batch
+from minet.train.allocator import keep_freed_memory
+from minet.train.step import Engine, choose_kernels
 
 
 def train(job: Job, device: torch.device, clock: Clock) -> None:

@@ -6,7 +6,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.common import spread, table
-from minet.results import read_json
+from minet.core.files import read_json
 
 Record = Mapping[str, Any]
 

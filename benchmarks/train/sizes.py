@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from benchmarks.train.job import Job
-from minet.models import MODELS
+from minet.models.registry import MODELS
 
 
 @dataclass(frozen=True)

@@ -16,17 +16,19 @@ from benchmarks.peers.betons import rows_of, write
 from benchmarks.photos import LIGHT, write_photos
 from benchmarks.train.job import CLASSES, Job, now, own_device, params, recipe_of
 from benchmarks.train.ours import ready_engine
-from minet.augment import Draws
-from minet.batch import Batch, EpochPlan, IndexArray, Source, split_order, whole_order
-from minet.data.loader import BetonLoader, open_loaders
-from minet.data.plan import Share, plan_epoch
-from minet.engine import Engine
-from minet.models import MODELS
-from minet.run import Run, Watcher
-from minet.settings_data import Cache
-from minet.settings_train import RunSettings
-from minet.training import fit
-from stages.cli import watched, workers
+from minet.augment.plan import EpochPlan, plan_epoch
+from minet.augment.transforms import Draws
+from minet.core.arrays import IndexArray, split_order, whole_order
+from minet.core.cli import watched, workers
+from minet.loader.batch import Batch, Source
+from minet.loader.config import Cache
+from minet.loader.loader import BetonLoader, open_loaders
+from minet.loader.sharding import Share
+from minet.models.registry import MODELS
+from minet.train.config import RunSettings
+from minet.train.context import Run, Watcher
+from minet.train.loop import fit
+from minet.train.step import Engine
 
 _PHOTOS = 64  # different ones; a beton has each of them as often as it takes
 _VALIDATED = 2  # images: validation is no part of what is measured

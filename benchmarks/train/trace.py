@@ -10,10 +10,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.train.job import Job, now, own_device
 from benchmarks.train.ours import ready_engine, steps
-from minet import engine as engine_module
-from minet.augment import Draws, to_input
-from minet.batch import Batch
-from minet.engine import Engine
+from minet.augment.transforms import Draws, to_input
+from minet.loader.batch import Batch
+from minet.train import step as engine_module
+from minet.train.step import Engine
 
 # kinds by what the name of an operation or a kernel has in it; the first that fits counts
 KINDS: dict[str, tuple[str, ...]] = {

@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.data.turns import FailedError, run_module
 from benchmarks.train.job import Job
-from minet.results import read_json, write_json
+from minet.core.files import read_json, write_json
 
 
 def ask(folder: Path, part: str, timeout_s: float, **asked: Any) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""From folders of images to batches: lists, pixels, plans, betons, loaders."""
+"""Data sets: settings, the synthetic sample, list files, and the index of checked images."""

@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from minet.data.images import decode
+from minet.core.errors import InputError
+from minet.core.files import digest
+from minet.core.threads import ordered_map
+from minet.data.config import SPLITS, DataSettings
 from minet.data.lists import (
     Entry,
     class_names,
@@ -15,10 +18,7 @@ from minet.data.lists import (
     parse_folders,
     parse_list,
 )
-from minet.data.parallel import ordered_map
-from minet.digests import digest
-from minet.errors import InputError
-from minet.settings_data import SPLITS, DataSettings
+from minet.images.decode import decode
 
 PROBLEMS = ("missing", "unreadable", "duplicate", "leaked")
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import PurePosixPath
 
-from minet.errors import InputError
-from minet.settings_data import SPLITS
+from minet.core.errors import InputError
+from minet.data.config import SPLITS
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from minet.seeding import Stream, generator
-from minet.settings_data import SPLITS, SampleSettings
+from minet.core.rng import Stream, generator
+from minet.data.config import SPLITS, SampleSettings
 
 CLASSES = (
     ("red", "striped", "disc"),

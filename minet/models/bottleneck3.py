@@ -8,7 +8,7 @@ ResNet-50's first of each stage. `first_stride=2` halves the map in the first bl
 import torch
 from torch import Tensor, nn
 
-from minet.blocks import check_at_least, conv_norm, mlp_head, stem
+from minet.nn.layers import check_at_least, conv_norm, mlp_head, stem
 
 
 class Bottleneck(nn.Module):

@@ -6,7 +6,7 @@ classes, 3 channels and 224 px.
 
 from torch import nn
 
-from minet.blocks import check_at_least, conv_trunk, mlp_head
+from minet.nn.layers import check_at_least, conv_trunk, mlp_head
 
 
 def cnn3(*, num_classes: int, channels: int = 3) -> nn.Module:

@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from minet.blocks import conv_norm, head
+from minet.nn.layers import conv_norm, head
 
 
 class Block(nn.Module):

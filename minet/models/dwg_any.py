@@ -10,8 +10,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torchvision import models
 
-from minet.blocks import check_at_least
-from minet.dynamic import per_image_conv2d
+from minet.nn.dynamic_conv import per_image_conv2d
+from minet.nn.layers import check_at_least
 
 IMAGENET = models.DenseNet121_Weights.IMAGENET1K_V1
 NOT_PRETRAINED = ("features.conv0.",)

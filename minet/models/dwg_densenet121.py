@@ -11,8 +11,8 @@ Depth 123, two of the generator; the report goes by 121.
 from torch import Tensor, nn
 from torchvision import models
 
-from minet.blocks import check_at_least
-from minet.dynamic import per_image_conv2d
+from minet.nn.dynamic_conv import per_image_conv2d
+from minet.nn.layers import check_at_least
 
 # as in the report: all but the generated convolution starts from ImageNet
 IMAGENET = models.DenseNet121_Weights.IMAGENET1K_V1

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from minet.blocks import check_at_least
-from minet.dynamic import mixed_conv2d
+from minet.nn.dynamic_conv import mixed_conv2d
+from minet.nn.layers import check_at_least
 
 
 class DynamicConv(nn.Module):

@@ -11,7 +11,7 @@ from torch import nn
 from torchvision.models.mobilenetv3 import InvertedResidual, InvertedResidualConfig
 from torchvision.ops import Conv2dNormActivation
 
-from minet.blocks import check_at_least
+from minet.nn.layers import check_at_least
 
 # planes in, kernel, planes between, planes out, squeeze-and-excitation, activation, stride
 _ROWS = (

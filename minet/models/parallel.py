@@ -11,7 +11,7 @@ convolutions. No result of it was ever published: the report's figures are those
 import torch
 from torch import Tensor, nn
 
-from minet.blocks import conv_trunk, mlp
+from minet.nn.layers import conv_trunk, mlp
 
 _PATCH_PX = 16  # side of a patch that becomes a token of attention or a node of the graph
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from minet.blocks import conv_trunk, mlp_head
+from minet.nn.layers import conv_trunk, mlp_head
 
 
 class PoolAttention(nn.Module):

@@ -10,7 +10,7 @@ import math
 from torch import nn
 from torchvision import models
 
-from minet.blocks import FixedSide
+from minet.nn.layers import FixedSide
 
 _SIDE_PX = 224  # its linear layer reads every place of a 7 x 7 map
 

@@ -6,7 +6,7 @@ Despite its name it has no residual: it is one layer and one transition of Dense
 
 from torch import nn
 
-from minet.blocks import DenseLayer, check_at_least, head, stem
+from minet.nn.layers import DenseLayer, check_at_least, head, stem
 
 
 def rrdb(*, num_classes: int, growth: int = 32) -> nn.Module:

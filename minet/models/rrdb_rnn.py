@@ -6,7 +6,7 @@ without residual. 74,354 parameters and 426.3 M multiply-adds at 50 classes, tim
 
 from torch import Tensor, nn
 
-from minet.blocks import DenseLayer, check_at_least, head, stem
+from minet.nn.layers import DenseLayer, check_at_least, head, stem
 
 
 class Repeat(nn.Module):

@@ -1,0 +1,43 @@
+"""What other profilers print of a model, so that a published figure can be held against ours.
+
+None of it is what its heading says, see docs/costs.md; `minet.cost.counter` counts what is true.
+"""
+
+import contextlib
+import io
+import warnings
+
+import torch
+from torch import nn
+
+
+def profiler_figures(model: nn.Module, *, channels: int, side_px: int) -> dict[str, float]:
+    """Profile one forward pass of one image in evaluation as the reports did.
+
+    Of torchinfo: `torchinfo_params_mb`, 4 bytes a parameter (10^6 bytes), which report 001 prints
+    as millions of parameters; `torchinfo_mult_adds`, of layers that it knows as modules;
+    `torchinfo_forward_backward_mb`, twice the modules' outputs. Of torchprofile:
+    `torchprofile_gimacs`, multiply-adds of every operation in 2^30. Of ptflops' module hooks:
+    `ptflops_macs`, with norms, activations and pools.
+    """
+    import torchinfo
+    from ptflops import get_model_complexity_info
+    from torchprofile import profile_macs
+
+    model = model.eval()
+    shape = (channels, side_px, side_px)
+    image = torch.zeros(1, *shape)
+    with warnings.catch_warnings(), torch.no_grad(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")  # of torch.jit, and of operations that they do not know
+        summary = torchinfo.summary(model, input_data=image, verbose=0)
+        macs = profile_macs(model, image)
+        hooked, _ = get_model_complexity_info(
+            model, shape, as_strings=False, print_per_layer_stat=False, backend="pytorch"
+        )
+    return {
+        "torchinfo_params_mb": summary.total_params * 4 / 1e6,
+        "torchinfo_mult_adds": int(summary.total_mult_adds),
+        "torchinfo_forward_backward_mb": summary.total_output_bytes / 1e6,
+        "torchprofile_gimacs": macs / 2**30,
+        "ptflops_macs": int(hooked),
+    }

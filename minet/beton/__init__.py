@@ -1,0 +1,1 @@
+"""FFCV's beton file format: settings, writer, reader, verification."""

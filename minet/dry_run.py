@@ -1,0 +1,135 @@
+"""Checks of a run before it touches any output: models run on torch's meta device, without memory.
+
+Each function returns problems as text, empty where there are none.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from minet.augment.channels import planes_given, tested_sets
+from minet.core.settings import parse
+from minet.cost.config import CostRunSettings
+from minet.data.config import SPLITS
+from minet.evaluate.config import EvaluateSettings
+from minet.models.registry import (
+    MODELS,
+    argument_problems,
+    build,
+    input_problems,
+    pretrained_url,
+)
+from minet.nn.config import WeightsSettings
+from minet.nn.weights import SUFFIXES, head_names, read_weights, weight_problems
+from minet.params import DataSection, own_arguments
+from minet.train.config import IMAGENET, RANDOM, RunSettings
+from minet.train.schedule import side_at
+
+
+def block_problems(blocks: Any) -> Iterator[str]:
+    """Check the arguments and `weights` of every model in the registry under `models`.
+
+    Blocks of other names are left to `minet.params`.
+    """
+    known = blocks if isinstance(blocks, dict) else {}
+    for name, block in known.items():
+        if name in MODELS and isinstance(block, dict):
+            yield from argument_problems(name, own_arguments(block))
+    for name, block in known.items():
+        if name in MODELS and isinstance(block, dict) and "weights" in block:
+            yield from _weights_value_problems(name, block["weights"])
+
+
+def data_problems(raw: Mapping[str, Any], sample: Path) -> Iterator[str]:
+    """Look for the images and lists, which DVC would miss only after deleting the index.
+
+    The sample is made when it is needed. A queued experiment runs in a folder of its own, to which
+    DVC brings only what it tracks: there the original tree counts.
+    """
+    try:
+        data = parse(DataSection, raw.get("data"))
+    except ValidationError:
+        return  # reported with the other sections
+    trees = (Path(), Path(os.environ.get("DVC_ROOT", ".")))
+    roots = [tree / data.root for tree in trees if (tree / data.root).is_dir()]
+    if not roots and not Path(f"{data.root}.dvc").exists() and Path(data.root) != sample:
+        yield f"data.root is {data.root!r}; no such folder"
+    fits, kind = (Path.is_dir, "folder") if data.layout == "folders" else (Path.is_file, "file")
+    for split in SPLITS if roots else ():
+        place = str(getattr(data, split))
+        if not any(fits(root / place) for root in roots):
+            yield f"data.{split} is {place!r}; no such {kind} in {data.root} (layout {data.layout})"
+
+
+def run_problems(run: RunSettings, evaluate: EvaluateSettings, cost: CostRunSettings) -> list[str]:
+    """Run a model on batches as its recipe, its evaluation and the count of its cost give them."""
+    recipe, model, arguments = run.train, run.model, run.arguments
+    channels = len(planes_given(recipe.channels, recipe.protocol))
+    sides = sorted({side_at(recipe, epoch) for epoch in range(recipe.epochs)})
+    shapes = [(min(2, recipe.batch_size), channels, side_px, side_px) for side_px in sides]
+    if (cost.channels, cost.input_px) not in {shape[1:3] for shape in shapes}:
+        shapes.append((1, cost.channels, cost.input_px, cost.input_px))
+    problems = [text for shape in shapes for text in input_problems(model, arguments, shape=shape)]
+    return problems + _scoring_problems(run, evaluate)
+
+
+def weights_file_problems(
+    settings: WeightsSettings, model: str, arguments: dict[str, Any], folder: Path
+) -> list[str]:
+    """Compare a user's weight file with the model that starts from it, for any number of classes.
+
+    A file that DVC tracks may not have been checked out yet; then training looks.
+    """
+    if settings.file is None or settings.url is not None:
+        return []
+    what = f"models.{model}.weights is {settings.file!r}"
+    path = folder / settings.file
+    if not path.exists():
+        there = ", ".join(sorted(f.name for f in folder.glob("*") if f.suffix in SUFFIXES))
+        tracked = path.with_name(f"{path.name}.dvc").exists()
+        return [] if tracked else [f"{what}; no such file in {folder}; there: {there or 'none'}"]
+    with torch.device("meta"):
+        narrow, wide = (build(model, num_classes=classes, **arguments) for classes in (2, 3))
+    weights = read_weights(path)
+    found = weight_problems(narrow, weights, head=head_names(narrow, wide), fresh=())
+    return [f"{what}; {problem}" for problem in found]
+
+
+def _weights_value_problems(name: str, value: Any) -> Iterator[str]:
+    allowed = [RANDOM, *([IMAGENET] if pretrained_url(name) else [])]
+    if value not in allowed and not (isinstance(value, str) and _is_file_name(value)):
+        names = f"{', '.join(allowed)} or a file in data/weights ({', '.join(SUFFIXES)})"
+        yield f"models.{name}.weights is {value!r}; allowed: {names}"
+
+
+def _is_file_name(value: str) -> bool:
+    return Path(value).name == value and value.endswith(SUFFIXES)
+
+
+def _scoring_problems(run: RunSettings, evaluate: EvaluateSettings) -> list[str]:
+    """Run a model on the channel sets that it will be scored on."""
+    recipe = run.train
+    sets = tested_sets(recipe.channels, recipe.protocol, evaluate.absent)
+    planes = {len(planes_given(channels, protocol)) for channels, protocol in sets.items()}
+    shuffles = {
+        "train.compat.shuffle_validation": recipe.compat.shuffle_validation,
+        "evaluate.channel_shuffle": evaluate.channel_shuffle,
+    }
+    if any(shuffles.values()) and planes != {3}:
+        return [
+            f"{name} is {value}; must be 0 where planes are left out"
+            for name, value in shuffles.items()
+            if value
+        ]
+    if evaluate.absent == "zero" or len(sets) == 1:
+        return []
+    side_px = recipe.input_px
+    return [
+        f"evaluate.absent is {evaluate.absent!r}; {problem}"
+        for count in sorted(planes, reverse=True)
+        for problem in input_problems(run.model, run.arguments, shape=(1, count, side_px, side_px))
+    ]

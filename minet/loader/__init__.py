@@ -1,0 +1,1 @@
+"""Batches for training and evaluation: loading, sharding, prefetching, memory limits."""

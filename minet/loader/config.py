@@ -1,0 +1,5 @@
+"""Settings of the loaders."""
+
+from typing import Literal
+
+Cache = Literal["auto", "resident", "stream"]  # where training reads a split from

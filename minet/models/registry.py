@@ -1,0 +1,115 @@
+"""The table of models: a name, the same in params.yaml, and the builder it stands for.
+
+Builders are named, not imported, so that a run loads one architecture and depends on one file.
+"""
+
+import importlib
+import inspect
+import pkgutil
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ConfigDict, ValidationError, create_model
+
+from minet.core.errors import InputError
+from minet.core.settings import choices, setting_problems
+
+if TYPE_CHECKING:
+    from torch import nn
+
+MODELS = {
+    "alexnet4": "minet.models.alexnet4:alexnet4",
+    "bottleneck3": "minet.models.bottleneck3:bottleneck3",
+    "cnn3": "minet.models.cnn3:cnn3",
+    "cool": "minet.models.cool:cool",
+    "densenet121": "minet.models.densenet121:densenet121",
+    "dwg_any": "minet.models.dwg_any:dwg_any",
+    "dwg_densenet121": "minet.models.dwg_densenet121:dwg_densenet121",
+    "dynamic_resnet18": "minet.models.dynamic_resnet18:dynamic_resnet18",
+    "mobilenetv3_3": "minet.models.mobilenetv3_3:mobilenetv3_3",
+    "parallel": "minet.models.parallel:parallel",
+    "pool_attention": "minet.models.pool_attention:pool_attention",
+    "resnet18": "minet.models.resnet18:resnet18",
+    "resnet34": "minet.models.resnet34:resnet34",
+    "resnet50": "minet.models.resnet50:resnet50",
+    "resnet101": "minet.models.resnet101:resnet101",
+    "resnet152": "minet.models.resnet152:resnet152",
+    "resnet18_slides": "minet.models.resnet18_slides:resnet18_slides",
+    "resnet34_flatten": "minet.models.resnet34_flatten:resnet34_flatten",
+    "rrdb": "minet.models.rrdb:rrdb",
+    "rrdb_rnn": "minet.models.rrdb_rnn:rrdb_rnn",
+}
+
+
+def build(name: str, *, num_classes: int, **arguments: object) -> "nn.Module":
+    """Build a model of the table; InputError for a name or an argument that does not exist."""
+    from minet.nn.build import build_by_name
+
+    if name not in MODELS:
+        raise InputError(f"unknown model {name!r}; {choices(name, MODELS)}")
+    problems = argument_problems(name, arguments)
+    if problems:
+        raise InputError(*problems)
+    return build_by_name(MODELS[name], num_classes=num_classes, arguments=arguments)
+
+
+def argument_problems(name: str, arguments: dict[str, Any]) -> list[str]:
+    """Check arguments against the builder's signature: names and types, as `models.<name>.<key>`.
+
+    A right signature is then called on torch's meta device, without memory, which finds values that
+    the builder refuses; its own defaults need no such trial.
+    """
+    builder = pkgutil.resolve_name(MODELS[name])
+    fields: dict[str, Any] = {
+        key: (parameter.annotation, parameter.default)
+        for key, parameter in inspect.signature(builder, eval_str=True).parameters.items()
+        if key != "num_classes"
+    }
+    kind = create_model(name, __config__=ConfigDict(extra="forbid", strict=True), **fields)
+    try:
+        kind.model_validate(arguments)
+    except ValidationError as error:
+        return setting_problems(error, kind, prefix=("models", name))
+    return _meta_problems(name, arguments, None) if arguments else []
+
+
+def pretrained_url(name: str) -> str | None:
+    """Where torchvision's ImageNet weights of a model are; None if it has none."""
+    weights = getattr(_module(name), "IMAGENET", None)
+    return None if weights is None else str(weights.url)
+
+
+def fresh_layers(name: str) -> tuple[str, ...]:
+    """First words of the layers that those weights have nothing for."""
+    return tuple(getattr(_module(name), "NOT_PRETRAINED", ()))
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(MODELS[name].partition(":")[0])
+
+
+def input_problems(
+    name: str, arguments: dict[str, Any], *, shape: tuple[int, int, int, int]
+) -> list[str]:
+    """Run a model without memory on images (N, C, H, W) as training gives them."""
+    return _meta_problems(name, arguments, shape)
+
+
+def _meta_problems(
+    name: str, arguments: dict[str, Any], shape: tuple[int, int, int, int] | None
+) -> list[str]:
+    """Build on torch's meta device and, given a shape, run; say what torch or the builder says."""
+    import torch
+
+    from minet.nn.build import build_by_name
+
+    what = f"models.{name}"
+    try:
+        with torch.device("meta"):
+            model = build_by_name(MODELS[name], num_classes=2, arguments=arguments)
+            if shape is not None:
+                what += f": does not take batches of {' x '.join(map(str, shape))}"
+                model(torch.empty(shape))
+    except (ValueError, TypeError, RuntimeError) as error:
+        return [f"{what}: {str(error).partition(chr(10))[0]}"]
+    return []

@@ -1,0 +1,1 @@
+"""Building blocks of networks, and a model's construction, weights and checkpoint files."""

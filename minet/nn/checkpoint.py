@@ -1,0 +1,34 @@
+"""Weights that say what they are."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from minet.core.errors import InputError
+from minet.core.files import read_json, whole_file, write_json
+from minet.nn.build import build_by_name
+
+
+def save_model(weights: Path, card: Path, state: Mapping[str, Tensor], record: Any) -> None:
+    """Write weights (safetensors) and beside them the card: all that is needed to use them."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    with whole_file(weights) as partial:
+        save_file(tensors, partial)
+    write_json(card, record)
+
+
+def load_model(weights: Path, card: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Build the model that a card describes and load its weights; InputError if they differ."""
+    record = read_json(card)
+    model = build_by_name(
+        record["builder"], num_classes=len(record["classes"]), arguments=record["arguments"]
+    )
+    try:
+        model.load_state_dict(load_file(weights))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise InputError(f"{weights}: not the weights that {card} describes: {error}") from error
+    return model, record

@@ -1,0 +1,1 @@
+"""Training: the loop, its step and state, snapshots for resuming, optimizers, loggers."""

@@ -1,0 +1,1 @@
+"""Training in several processes: process group, launcher, synchronized batch norm."""

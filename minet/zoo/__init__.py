@@ -1,0 +1,1 @@
+"""The zoo: every published experiment as a row, run, compared and reported."""

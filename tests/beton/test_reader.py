@@ -1,0 +1,459 @@
+"""Betons held against their sidecars: what is truncated, foreign or damaged is refused by name."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ffcv.fields import IntField, RGBImageField
+from ffcv.loader import Loader, OrderOption
+from ffcv.reader import Reader
+from ffcv.types import ALLOC_TABLE_TYPE, CURRENT_VERSION, FieldDescType, HeaderType
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from minet.beton import format as layout_module
+from minet.beton.config import BetonRunSettings
+from minet.beton.format import RAW, Layout, next_place, pages_at, place, read_layout
+from minet.beton.reader import Records
+from minet.beton.verify import verify
+from minet.beton.writer import write_beton
+from minet.core.errors import InputError
+from minet.core.files import digest, write_json
+from minet.loader.loader import BetonLoader
+from tests.helpers.sources import open_one
+
+COUNT, SIDE_PX = 12, 64
+
+
+def write(folder: Path, name: str, storage: str, seed: int = 0) -> Path:
+    """Write a beton of smooth pictures with its sidecar; labels are 10, 11, ..."""
+    folder.mkdir(exist_ok=True)
+    rng = np.random.default_rng(seed)
+    rows = []
+    for number in range(COUNT):
+        picture = Image.fromarray(rng.integers(0, 256, (4, 5, 3), np.uint8)).resize((90, 70))
+        file = folder / f"{seed}-{number}.png"
+        picture.save(file)
+        known = digest(file.read_bytes()).hex()
+        rows.append({"path": file.name, "label": str(10 + number), "xxh3": known})
+    choice = {"resize_px": 66, "crop_px": SIDE_PX, "storage": storage, "jpeg_quality": 90}
+    settings_ = BetonRunSettings(root=str(folder), **choice)
+    path = folder / f"{name}.beton"
+    record = write_beton(path, rows, settings_, workers=2, progress=lambda items, _: items)
+    write_json(path.with_suffix(".json"), record)
+    return path
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Give a raw beton and one of JPEGs."""
+    folder = tmp_path_factory.mktemp("written")
+    return {storage: write(folder, storage, storage) for storage in ("raw", "jpg")}
+
+
+@pytest.fixture(params=["raw", "jpg"])
+def path(request: pytest.FixtureRequest, written: dict[str, Path], tmp_path: Path) -> Path:
+    """Give a copy of a beton, to be spoilt."""
+    for suffix in (".beton", ".json"):
+        shutil.copy(written[request.param].with_suffix(suffix), tmp_path)
+    return tmp_path / f"{request.param}.beton"
+
+
+def flip(path: Path, at: int) -> None:
+    """Change one byte."""
+    data = bytearray(path.read_bytes())
+    data[at] ^= 0xFF
+    path.write_bytes(data)
+
+
+def break_jpeg(data: bytearray, layout: Layout, number: int) -> None:
+    """End an image's JPEG in its middle; where libjpeg-turbo sees no damage, only digests do."""
+    middle = int(layout.pointers[number] + layout.sizes[number] // 2)
+    data[middle : middle + 2] = b"\xff\xd9"
+
+
+# --- the format ------------------------------------------------------------------------------
+
+
+def test_the_format_is_ffcvs() -> None:
+    """Types, numbers and version as FFCV has them."""
+    image, label = RGBImageField().metadata_type, IntField().metadata_type
+    sample = np.dtype([("", image), ("", label)], align=True)
+    assert HeaderType == layout_module._HEADER
+    assert FieldDescType == layout_module._FIELD
+    assert layout_module._ALLOCATION == ALLOC_TABLE_TYPE
+    assert layout_module._VERSION == CURRENT_VERSION
+    ours = layout_module._SAMPLE
+    assert (ours.itemsize, ours.fields["label"][1]) == (sample.itemsize, sample.fields["f1"][1])
+    assert ours["image"] == image
+
+
+@pytest.mark.parametrize("storage", ["raw", "jpg"])
+def test_ffcvs_own_loader_reads_the_same_images(storage: str, written: dict[str, Path]) -> None:
+    """Its decoder of JPEGs takes a faster cosine transform: some levels off, never the image."""
+    loader = Loader(
+        str(written[storage]), batch_size=5, num_workers=1, order=OrderOption.SEQUENTIAL,
+        drop_last=False,
+    )  # fmt: skip
+    taken = [tuple(part.clone().numpy() for part in batch) for batch in loader]
+    images, labels = (np.concatenate(parts) for parts in zip(*taken, strict=True))
+    ours = np.empty((COUNT, SIDE_PX, SIDE_PX, 3), np.uint8)
+    records = Records(written[storage])
+    records.read(np.arange(COUNT), ours)
+    assert labels.reshape(-1).tolist() == records.layout.labels.tolist() == list(range(10, 22))
+    assert abs(images.astype(int) - ours).max() <= (8 if storage == "jpg" else 0)
+
+
+@given(st.lists(st.integers(1, 64), min_size=1, max_size=40), st.integers(0, 3))
+def test_no_record_lies_over_the_edge_of_a_page_or_over_another(
+    sizes: list[int], pages: int
+) -> None:
+    places = place(sizes, 64 * pages, 64)
+    ends = places + sizes
+    assert (places // 64 == (ends - 1) // 64).all()
+    assert (places[1:] >= ends[:-1]).all()
+    assert next_place(int(ends[-1]), 64, 64) % 64 == 0 or ends[-1] % 64 == 0
+
+
+# --- what opening finds ----------------------------------------------------------------------
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def longer(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"\0")
+
+
+def foreign(path: Path) -> None:
+    path.write_bytes(b"PK\3\4" * (path.stat().st_size // 4))
+
+
+def half_written(path: Path) -> None:
+    """A head of zeros, as while pages are written."""
+    data = path.read_bytes()
+    path.write_bytes(bytes(4096) + data[4096:])
+
+
+def other_version(path: Path) -> None:
+    path.write_bytes(b"\3" + path.read_bytes()[1:])
+
+
+def other_label(path: Path) -> None:
+    flip(path, layout_module._SAMPLES_AT + layout_module._SAMPLE.itemsize + 16)
+
+
+def other_place(path: Path) -> None:
+    """The second image's pointer leads beyond the file."""
+    flip(path, layout_module._SAMPLES_AT + layout_module._SAMPLE.itemsize + 5 + 4)
+
+
+def first_pixel(path: Path) -> None:
+    flip(path, int(read_layout(path).pointers[0]))
+
+
+def other_storage(path: Path) -> None:
+    flip(path, layout_module._SAMPLES_AT)
+
+
+SPOILT = {
+    cut: "bytes [0-9]+, but its sidecar says [0-9]+: damaged or another file; remove both and run",
+    empty: "bytes 0, but its sidecar says",
+    longer: "bytes [0-9]+, but its sidecar says",
+    foreign: "not a beton of minet's: its version is 19280, not 2",
+    half_written: "not a beton of minet's: its version is 0, not 2",
+    other_version: "not a beton of minet's: its version is 3, not 2",
+    other_label: "probe_xxh3 [0-9a-f]{32}, but its sidecar says",
+    other_place: "not a beton of minet's: its table of allocations is not in the order",
+    first_pixel: "probe_xxh3 [0-9a-f]{32}, but its sidecar says",
+    other_storage: "not a beton of minet's: its images differ in mode",
+}
+
+
+@pytest.mark.parametrize(("spoil", "message"), SPOILT.items())
+def test_a_beton_that_is_not_the_one_written_is_refused_by_name(
+    spoil: Callable[[Path], None], message: str, path: Path
+) -> None:
+    spoil(path)
+    for opened in (Records, lambda p: BetonLoader(p, batch_size=4, workers=1)):
+        with pytest.raises(InputError, match=f"{path.name}: {message}"):
+            opened(path)
+
+
+def craft(path: Path, **changes: Any) -> None:
+    """Write a beton of three images that is whole but for what is changed, and its sidecar."""
+    values = {"page_bytes": 8 << 20, "side_px": 8, "mode": RAW, "labels": np.arange(3)}
+    values |= {"sizes": np.full(3, 192)} | changes
+    pointers = place(values["sizes"], pages_at(3, 8 << 20), 8 << 20)
+    layout = Layout(**values, pointers=pointers)
+    content = bytearray(layout.head().ljust(layout.table_at, b"\0") + layout.table())
+    path.write_bytes(content)
+    seal(path, layout)
+
+
+def seal(path: Path, layout: Layout) -> None:
+    """Write the sidecar that a file as it is would have."""
+    storage = "raw" if layout.mode == RAW else "jpg"
+    record = {"bytes": path.stat().st_size, "count": 3, "side_px": layout.side_px}
+    probe = layout_module.probe_digest(path, layout)
+    write_json(path.with_suffix(".json"), record | {"storage": storage, "probe_xxh3": probe})
+
+
+def test_a_crafted_beton_is_read_if_nothing_is_wrong_with_it(tmp_path: Path) -> None:
+    craft(tmp_path / "a.beton")
+    out = np.ones((3, 8, 8, 3), np.uint8)
+    Records(tmp_path / "a.beton").read(np.arange(3), out)
+    assert not out.any()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mode": 7}, "its images have mode 7 and a side of 8 pixels"),
+        (
+            {"side_px": 0, "sizes": np.zeros(3, int)},
+            "its images have mode 1 and a side of 0 pixels",
+        ),
+        ({"sizes": np.full(3, 191)}, "its size of a record is 191, not 192"),
+        ({"sizes": np.array([192, 192, 193])}, "its images differ in size of a record"),
+        ({"side_px": 9}, "its size of a record is 192, not 243"),
+    ],
+)
+def test_a_crafted_beton_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    craft(tmp_path / "a.beton", **changes)
+    with pytest.raises(InputError, match=f"a.beton: not a beton of minet's: {message}$"):
+        Records(tmp_path / "a.beton")
+
+
+@pytest.mark.parametrize(
+    ("at", "bytes_", "message"),
+    [
+        (4, bytes(4), "its pages have no bytes"),
+        (2, b"\3\0", "its number of fields is 3, not 2"),
+        (24, b"\5", r"its fields is \[5, 1\], not \[2, 1\]"),
+    ],
+)
+def test_a_head_of_another_kind_is_refused(
+    tmp_path: Path, at: int, bytes_: bytes, message: str
+) -> None:
+    path = tmp_path / "a.beton"
+    craft(path)
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(bytes_)
+    with pytest.raises(InputError, match=f"a.beton: not a beton of minet's: {message}$"):
+        Records(path)
+
+
+def test_images_higher_than_wide_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.beton"
+    craft(path)
+    with path.open("r+b") as file:
+        for number in range(3):
+            file.seek(layout_module._SAMPLES_AT + number * layout_module._SAMPLE.itemsize + 3)
+            file.write(b"\x09\0")
+    with pytest.raises(InputError, match="its height is 9, not 8$"):
+        Records(path)
+
+
+@pytest.mark.parametrize(("key", "value"), [("side_px", 16), ("storage", "jpg"), ("count", 4)])
+def test_a_sidecar_of_other_images_is_refused(tmp_path: Path, key: str, value: object) -> None:
+    path = tmp_path / "a.beton"
+    craft(path)
+    sidecar = json.loads(path.with_suffix(".json").read_text())
+    write_json(path.with_suffix(".json"), sidecar | {key: value})
+    with pytest.raises(
+        InputError, match=f"a.beton: {key} [0-9raw]+, but its sidecar says {value}: "
+    ):
+        Records(path)
+
+
+def test_reads_that_give_only_a_part_are_gone_on_with(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As network disks do."""
+    records, preadv = Records(path), os.preadv
+    whole, parts = (np.empty((COUNT, SIDE_PX, SIDE_PX, 3), np.uint8) for _ in range(2))
+    records.read(np.arange(COUNT), whole)
+    monkeypatch.setattr(os, "preadv", lambda file, data, at: preadv(file, [data[0][:700]], at))
+    records.read(np.arange(COUNT), parts)
+    assert np.array_equal(whole, parts)
+
+
+def test_a_disk_that_fails_is_told_with_the_image(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> int:
+        raise OSError(5, "Input/output error")
+
+    records = Records(path)
+    monkeypatch.setattr(os, "preadv", failing)
+    message = f"{path.name}: image 2 cannot be read: Input/output error$"
+    with pytest.raises(InputError, match=message):
+        records.read(np.array([2]), np.empty((1, SIDE_PX, SIDE_PX, 3), np.uint8))
+
+
+def test_another_beton_of_the_same_size_and_labels_is_refused(path: Path, tmp_path: Path) -> None:
+    """Raw betons of two data sets may have the same size to the byte."""
+    other = write(tmp_path / "other", "other", path.stem, seed=1)
+    if path.stem == "raw":
+        assert other.stat().st_size == path.stat().st_size
+    shutil.copy(other, path)
+    with pytest.raises(
+        InputError, match="raw.beton: probe_xxh3" if path.stem == "raw" else path.name
+    ):
+        Records(path)
+
+
+@pytest.mark.parametrize("gone", [".beton", ".json"])
+def test_a_file_that_is_not_there_is_named(path: Path, gone: str) -> None:
+    path.with_suffix(gone).unlink()
+    with pytest.raises(InputError, match=f"{path.stem}{gone}: no such file; `dvc repro` makes it"):
+        Records(path)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.data())
+def test_no_damage_of_the_head_makes_it_read_elsewhere(
+    written: dict[str, Path], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Any bytes in header, samples or table: refused, or every record lies within the file."""
+    original = written[data.draw(st.sampled_from(["raw", "jpg"]))]
+    path = tmp_path_factory.getbasetemp() / "damaged.beton"
+    content = bytearray(original.read_bytes())
+    samples = layout_module._SAMPLES_AT
+    head = samples + COUNT * layout_module._SAMPLE.itemsize
+    spots = st.integers(0, head - 1) | st.integers(0, 23) | st.integers(samples, head - 1)
+    spots |= st.integers(len(content) - COUNT * 24, len(content) - 1)
+    for at in data.draw(st.lists(spots, min_size=1, max_size=4)):
+        content[at] = data.draw(st.integers(0, 255))
+    path.write_bytes(content)
+    try:
+        layout = read_layout(path)
+    except InputError:
+        return
+    assert (layout.pointers >= 0).all()
+    assert (layout.pointers + layout.sizes <= len(content)).all()
+    assert layout.mode in (0, 1)
+    assert layout.mode == 0 or (layout.sizes == 3 * layout.side_px**2).all()
+    assert len(layout.labels) == COUNT
+
+
+# --- what reading finds ----------------------------------------------------------------------
+
+
+def test_a_corrupt_jpeg_is_never_a_stale_image(written: dict[str, Path], tmp_path: Path) -> None:
+    """The images before it arrive, it is named, and nothing is returned in its place."""
+    shutil.copy(written["jpg"].with_suffix(".json"), tmp_path)
+    path, layout = tmp_path / "jpg.beton", read_layout(written["jpg"])
+    data = bytearray(written["jpg"].read_bytes())
+    break_jpeg(data, layout, 7)
+    path.write_bytes(data)
+    sidecar = json.loads(path.with_suffix(".json").read_text())
+    sidecar["probe_xxh3"] = layout_module.probe_digest(path, layout)  # as if no probe hit it
+    path.with_suffix(".json").write_text(json.dumps(sidecar))
+    for cache in ("stream", "resident"):
+        taken: list[int] = []
+        message = "jpg.beton: image 7 is a damaged JPEG: .*; remove both"
+        with pytest.raises(InputError, match=message):
+            take_labels(path, cache, taken)
+        assert taken == ([10, 11, 12, 13] if cache == "stream" else [])
+
+
+def take_labels(path: Path, cache: Any, taken: list[int]) -> None:
+    loader = open_one(path, batch_size=4, workers=2, cache=cache)
+    for batch in loader.batches(np.arange(COUNT)):
+        taken += batch.labels.tolist()
+
+
+def test_a_beton_cut_off_while_it_is_read_is_told(path: Path) -> None:
+    records = Records(path)
+    with path.open("r+b") as file:
+        file.truncate(int(records.layout.pointers[-1]))
+    out = np.empty((2, SIDE_PX, SIDE_PX, 3), np.uint8)
+    records.read(np.array([0, 1]), out)
+    with pytest.raises(InputError, match=f"{path.name}: ends within image 11; remove both"):
+        records.read(np.array([0, 11]), out)
+
+
+# --- verify ----------------------------------------------------------------------------------
+
+
+def test_verify_accepts_what_was_written(path: Path) -> None:
+    for workers in (1, 3):
+        assert verify(path, workers)["count"] == COUNT
+
+
+def test_verify_finds_a_single_bit_anywhere(written: dict[str, Path], tmp_path: Path) -> None:
+    """In every record, where no probe looks."""
+    path = tmp_path / "raw.beton"
+    shutil.copy(written["raw"].with_suffix(".json"), tmp_path)
+    original = written["raw"].read_bytes()
+    layout = read_layout(written["raw"])
+    for pointer in layout.pointers.tolist():
+        data = bytearray(original)
+        data[pointer + 5000] ^= 1
+        path.write_bytes(data)
+        with pytest.raises(InputError, match="raw.beton: (content|probe)_xxh3 [0-9a-f]{32}, but"):
+            verify(path, 2)
+
+
+def test_verify_names_every_damaged_jpeg(written: dict[str, Path], tmp_path: Path) -> None:
+    path = tmp_path / "jpg.beton"
+    layout = read_layout(written["jpg"])
+    data = bytearray(written["jpg"].read_bytes())
+    for place_ in (3, 9):
+        break_jpeg(data, layout, place_)
+    path.write_bytes(data)
+    sidecar = json.loads(written["jpg"].with_suffix(".json").read_text())
+    sidecar["probe_xxh3"] = layout_module.probe_digest(path, layout)
+    write_json(path.with_suffix(".json"), sidecar)
+    with pytest.raises(InputError) as caught:
+        verify(path, 2)
+    assert [problem.split(" is ")[0] for problem in caught.value.problems] == [
+        f"{path}: image {number}" for number in (3, 9)
+    ]
+
+
+def test_verify_asks_ffcv_too(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read_metadata = Reader.read_metadata
+
+    def wrong(self: Any) -> None:
+        read_metadata(self)
+        self.metadata = self.metadata[::-1]
+
+    monkeypatch.setattr(Reader, "read_metadata", wrong)
+    with pytest.raises(InputError, match="FFCV reads other places or labels than minet does"):
+        verify(path, 1)
+
+
+def run_verify(root: Path, *paths: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "minet", "verify", *map(str, paths)]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+
+
+def test_the_command_says_what_is_well_and_what_is_not(root: Path, path: Path) -> None:
+    good = path.with_name("good.beton")
+    shutil.copy(path, good)
+    shutil.copy(path.with_suffix(".json"), good.with_suffix(".json"))
+    cut(path)
+    done = run_verify(root, path, good, path.with_name("none.beton"))
+    assert done.returncode == 1
+    assert done.stdout.startswith(f"{good}: {COUNT} images, ")
+    problems = done.stderr.splitlines()
+    assert problems[0].startswith(f"error: {path}: bytes ")
+    assert problems[1].endswith("none.json: no such file; `dvc repro` makes it")
+    assert run_verify(root, good).returncode == 0

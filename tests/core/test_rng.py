@@ -1,0 +1,83 @@
+"""Randomness as a function of whole numbers."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from minet.core.rng import Stream, generator, torch_seed
+
+WORDS = list(product((0, 1, 2), Stream, (0, 1, 2)))  # seed, stream, epoch
+
+
+def test_numbers_of_the_streams_are_pinned() -> None:
+    """Another number is another result for everybody's seeds."""
+    assert {stream.name: stream.value for stream in Stream} == {
+        "ORDER": 0,
+        "FLIP": 1,
+        "CROP": 2,
+        "ROTATION": 3,
+        "CHANNELS": 4,
+        "STEP": 5,
+        "SAMPLE": 6,
+        "INITIAL_WEIGHTS": 7,
+        "MIXUP": 8,
+        "CUTMIX": 9,
+        "CUTMIX_PLACE": 10,
+        "MIX_KIND": 11,
+        "CHANNEL_DROPOUT": 12,
+        "VALIDATION": 13,
+        "TEST": 14,
+    }
+
+
+def test_the_same_words_give_the_same_draws() -> None:
+    for seed, stream, epoch in WORDS:
+        one, again = generator(seed, stream, epoch), generator(seed, stream, epoch)
+        assert np.array_equal(one.random(8), again.random(8))
+        assert torch_seed(seed, stream, epoch) == torch_seed(seed, stream, epoch)
+
+
+def test_seeds_streams_and_epochs_share_no_draw() -> None:
+    """Seed 1 at epoch 0 is not seed 0 at epoch 1, nor one stream shifted against another."""
+    draws = [draw for words in WORDS for draw in generator(*words).random(64)]
+    assert len(set(draws)) == len(draws)
+    seeds = [torch_seed(*words) for words in WORDS]
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_order_of_the_words_matters() -> None:
+    assert torch_seed(0, Stream.STEP, 1, 2) != torch_seed(0, Stream.STEP, 2, 1)
+    assert torch_seed(1, Stream.ORDER, 2) != torch_seed(2, Stream.FLIP, 0)
+
+
+def test_streams_of_two_epochs_are_not_correlated() -> None:
+    one, other = (generator(0, Stream.FLIP, epoch).random(20_000) for epoch in (0, 1))
+    assert abs(np.corrcoef(one, other)[0, 1]) < 4 / np.sqrt(20_000)
+
+
+def test_draws_do_not_touch_numpys_global_state() -> None:
+    before = np.random.get_state()[1].copy()  # noqa: NPY002 - the state that must stay
+    generator(0, Stream.ORDER, 0).permutation(100)
+    assert np.array_equal(before, np.random.get_state()[1])  # noqa: NPY002
+
+
+@pytest.mark.parametrize(
+    ("words", "raw", "seed"),
+    [
+        ((0, Stream.ORDER, 0), 11_749_869_230_777_074_271, 7_896_617_691_693_857_887),
+        ((0, Stream.ORDER, 1), 8_286_993_518_594_409_552, 4_324_601_099_084_218_337),
+        ((1, Stream.ORDER, 0), 9_441_442_522_235_856_127, 3_717_377_837_946_358_015),
+        ((3, Stream.STEP, 2, 5), 17_739_665_122_042_854_348, 5_525_736_258_597_738_759),
+        ((2**32 - 1, Stream.INITIAL_WEIGHTS), 17_055_621_359_559_703_122, 474_547_428_913_669_383),
+    ],
+)
+def test_values_are_pinned(words: tuple[int, ...], raw: int, seed: int) -> None:
+    """The first 64 bits of a generator and torch's seed: the same on every machine, for ever."""
+    number, stream, *rest = words
+    assert int(generator(number, Stream(stream), *rest).bit_generator.random_raw()) == raw
+    assert torch_seed(number, Stream(stream), *rest) == seed
+
+
+def test_torchs_seed_is_one_that_torch_takes() -> None:
+    assert all(0 <= torch_seed(*words) < 2**63 for words in WORDS)

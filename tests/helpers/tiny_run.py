@@ -1,0 +1,142 @@
+"""A tiny data set and real processes of `stages.train` on it, which tests kill and count."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import yaml
+from PIL import Image
+
+from minet.beton.config import BetonRunSettings
+from minet.beton.writer import write_beton
+from minet.core.files import digest, write_csv, write_json
+from minet.params import Params
+from stages.resolve import stage_settings
+from tests.helpers.tree import ROOT
+
+SIDE_PX = 32
+CLASSES = 4
+COUNTS = {"train": 149, "val": 37}  # with batches of 12, a last one of 5
+
+
+def make_data(folder: Path, storage: str = "raw") -> None:
+    """Write betons of small images whose class is their colour, and what else training reads."""
+    rng = np.random.default_rng(0)
+    for split, count in COUNTS.items():
+        rows = []
+        for number in range(count):
+            label = number % CLASSES
+            pixels = rng.integers(0, 120, (SIDE_PX, SIDE_PX, 3), np.uint8)
+            pixels[..., label % 3] += np.uint8(40 + 60 * (label // 3))
+            file = folder / f"{split}{number}.png"
+            Image.fromarray(pixels).save(file)
+            known = digest(file.read_bytes()).hex()
+            rows.append({"path": file.name, "label": str(label), "xxh3": known})
+        form = {"resize_px": SIDE_PX, "crop_px": SIDE_PX, "jpeg_quality": 90}
+        run = BetonRunSettings.model_validate(form | {"root": str(folder), "storage": storage})
+        path = folder / f"{split}.beton"
+        record = write_beton(path, rows, run, workers=1, progress=lambda items, _: items)
+        write_json(path.with_suffix(".json"), record)
+    write_csv(folder / "classes.csv", ("label", "name"), enumerate("abcd"[:CLASSES]))
+    (folder / "initial.safetensors").write_bytes(safetensors.serialize({}))
+
+
+def run_settings(
+    model: str, *, arguments: dict[str, Any] | None = None, **changes: Any
+) -> dict[str, Any]:
+    """Give what `resolve` writes for `train`, with changes of `train`; its sections are merged.
+
+    `arguments` changes those of the model.
+    """
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+    raw["model"] = model
+    raw["models"][model].pop("train", None)
+    raw["models"][model] |= arguments or {}
+    sections = {name: raw["train"][name] | changes.pop(name, {}) for name in ("augment", "compat")}
+    tiny = {"epochs": 3, "batch_size": 12, "input_px": 32, "warmup_epochs": 0.5}
+    raw["train"] |= tiny | changes | sections
+    settings = stage_settings(Params.model_validate_json(json.dumps(raw))).train
+    return settings.model_dump(mode="json")
+
+
+@dataclass(frozen=True)
+class TinyRun:
+    """One run in a folder of its own, which may be started again and again."""
+
+    data: Path
+    out: Path
+    settings: dict[str, Any]
+
+    def command(self) -> list[str]:
+        """Give the arguments of `python`, as dvc.yaml has them."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        write_json(self.out / "settings.json", self.settings)
+        data = {name: self.data / name for name in ("train.beton", "val.beton", "classes.csv")}
+        paths = {
+            "settings": self.out / "settings.json",
+            "classes": data["classes.csv"],
+            "initial": self.data / "initial.safetensors",
+            "train": data["train.beton"],
+            "val": data["val.beton"],
+            "weights": self.out / "model.safetensors",
+            "card": self.out / "model.json",
+            "history": self.out / "history.csv",
+            "metrics": self.out / "metrics.json",
+            "speed": self.out / "speed.json",
+        }
+        return ["-m", "stages.train", *(f"--{name}={path}" for name, path in paths.items())]
+
+    def start(self, *launcher: str, **environment: str) -> subprocess.Popen[str]:
+        """Start it in a process group of its own, by Python or by a launcher; both streams kept.
+
+        One thread each: two that wait for each other crawl when a third process takes a core.
+        """
+        return subprocess.Popen(
+            [*(launcher or (sys.executable,)), *self.command()],
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "DVC_ROOT": str(self.out), **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    @contextmanager
+    def running(self, *launcher: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+        """Start it, and leave no process of it behind."""
+        with self.start(*launcher, **environment) as process:
+            try:
+                yield process
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+
+    def finish(self, *launcher: str, code: int = 0, **environment: str) -> str:
+        """Run it to its end, assert its exit code; give what it said."""
+        with self.running(*launcher, **environment) as process:
+            said, _ = process.communicate(timeout=300)
+        assert process.returncode == code, said
+        assert "Warning" not in said
+        return said
+
+    def results(self) -> dict[str, bytes]:
+        """Give the bytes of all that must not depend on how a run went."""
+        names = ("model.safetensors", "model.json", "history.csv", "metrics.json")
+        return {name: (self.out / name).read_bytes() for name in names}
+
+    def record(self, name: str) -> dict[str, Any]:
+        """Give a JSON that it wrote."""
+        return dict(json.loads((self.out / f"{name}.json").read_text()))
+
+    def history(self) -> np.ndarray:
+        """Give the numbers of its history, (epochs, columns)."""
+        return np.loadtxt(self.out / "history.csv", delimiter=",", skiprows=1, ndmin=2)

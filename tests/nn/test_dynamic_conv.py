@@ -1,0 +1,199 @@
+"""Convolutions with a kernel per image: every form against a loop over the images."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - torch's own idiom
+
+from minet.models.dynamic_resnet18 import DynamicConv
+from minet.models.registry import build
+from minet.nn import dynamic_conv as dynamic
+from minet.nn.dynamic_conv import fastest_form, mixed_conv2d, per_image_conv2d
+
+FORMS = {  # (side, stride) -> forms that can do it
+    (3, 1): ("grouped", "outputs", "winograd"),
+    (3, 2): ("grouped", "outputs"),
+    (1, 1): ("grouped", "outputs", "products"),
+    (1, 2): ("grouped", "outputs", "products"),
+}
+NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+CASES = [(*key, form) for key, forms in FORMS.items() for form in forms]
+
+
+def _inputs(
+    count: int, height: int, width: int, side: int, kernels: int = 3
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Images of 5 planes, attention and a bank of kernels for 6 planes; all want gradients."""
+    draw = torch.Generator().manual_seed(height * 31 + width)
+    shapes = ((count, 5, height, width), (count, kernels), (kernels, 6, 5, side, side))
+    tensors = [torch.randn(shape, generator=draw, dtype=torch.float64) for shape in shapes]
+    tensors[1] = torch.softmax(tensors[1], dim=1)
+    return tuple(tensor.requires_grad_() for tensor in tensors)  # type: ignore[return-value]
+
+
+def _loop(images: Tensor, attention: Tensor, bank: Tensor, stride: int) -> Tensor:
+    """The definition: mix the kernels of one image, convolve it, go on to the next."""
+    outputs = []
+    for image, weights in zip(images, attention, strict=True):
+        kernel = sum(weight * one for weight, one in zip(weights, bank, strict=True))
+        outputs.append(F.conv2d(image[None], kernel, stride=stride, padding=bank.shape[-1] // 2))
+    return torch.cat(outputs)
+
+
+def _with_gradients(output: Tensor, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+    weights = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view(output.shape)
+    return [output, *torch.autograd.grad(output, inputs, weights)]
+
+
+@pytest.mark.parametrize(("side", "stride", "form"), CASES)
+@settings(deadline=None, max_examples=25)
+@given(
+    count=st.integers(1, 3),
+    height=st.integers(1, 11),
+    width=st.integers(1, 11),
+    kernels=st.integers(1, 4),
+)
+def test_each_form_gives_the_loops_values_and_gradients(
+    *, side: int, stride: int, form: str, count: int, height: int, width: int, kernels: int
+) -> None:
+    inputs = _inputs(count, height, width, side, kernels)
+    expected = _with_gradients(_loop(*inputs, stride), inputs)
+    found = _with_gradients(dynamic._FORMS[form](*inputs, stride), inputs)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("form", FORMS[3, 1])
+def test_forms_agree_in_float32_within_its_digits(form: str) -> None:
+    """At the size at which Winograd's is chosen; relative to the largest value."""
+    draw = torch.Generator().manual_seed(0)
+    images = torch.randn(4, 256, 7, 7, generator=draw)
+    attention = torch.softmax(torch.randn(4, 4, generator=draw), dim=1)
+    bank = torch.randn(4, 64, 256, 3, 3, generator=draw) * 0.03
+    expected = _loop(images.double(), attention.double(), bank.double(), 1)
+    found = dynamic._FORMS[form](images, attention, bank, 1)
+    assert (found - expected).abs().max() < 2e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_GPU)])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("side", "stride"), FORMS)
+def test_mixed_convolution_takes_either_memory_format(
+    side: int, stride: int, memory_format: torch.memory_format, device: str
+) -> None:
+    images, attention, bank = (tensor.detach().to(device) for tensor in _inputs(3, 9, 8, side))
+    images = images.contiguous(memory_format=memory_format)
+    expected = _loop(images, attention, bank, stride)
+    torch.testing.assert_close(mixed_conv2d(images, attention, bank, stride=stride), expected)
+
+
+@pytest.mark.parametrize(
+    ("count", "planes", "size", "side", "stride", "form"),
+    [
+        (32, 64, 56, 3, 1, "grouped"),
+        (32, 256, 14, 3, 1, "grouped"),
+        (32, 512, 7, 3, 1, "winograd"),
+        (32, 512, 2, 3, 1, "outputs"),
+        (32, 256, 14, 3, 2, "grouped"),
+        (32, 256, 4, 3, 2, "outputs"),
+        (32, 256, 14, 1, 2, "products"),
+        (1, 512, 7, 3, 1, "grouped"),
+        (1, 256, 14, 1, 2, "grouped"),
+    ],
+)
+def test_the_form_is_a_function_of_the_shapes(
+    *, count: int, planes: int, size: int, side: int, stride: int, form: str
+) -> None:
+    """One image has one kernel: a plain convolution, which every counter of operations knows."""
+    images = torch.empty(count, planes, size, size)
+    bank = torch.empty(4, planes, planes, side, side)
+    assert fastest_form(images, bank, stride) == form
+
+
+def test_winograds_form_is_for_float32_alone() -> None:
+    images, bank = torch.empty(32, 512, 7, 7), torch.empty(4, 512, 512, 3, 3)
+    assert fastest_form(images.double(), bank.double(), 1) == "grouped"
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert fastest_form(images, bank, 1) == "grouped"
+    with pytest.raises(ValueError, match="stride is 2"):
+        dynamic._winograd(images[:1], torch.ones(1, 4), bank, 2)
+
+
+@pytest.mark.parametrize("few_taps", [0, 1_000])
+@pytest.mark.parametrize(("side", "stride"), [(7, 2), (3, 1), (1, 1)])
+def test_a_kernel_an_image_in_one_call(
+    monkeypatch: pytest.MonkeyPatch, side: int, stride: int, few_taps: int
+) -> None:
+    """As groups of one convolution, and as products with the pixels under each place."""
+    monkeypatch.setattr(dynamic, "_FEW_TAPS", few_taps)
+    images, _, _ = _inputs(4, 13, 10, 1)
+    kernels = torch.randn(4, 6, 5, side, side, dtype=torch.float64, requires_grad=True)
+    rows = [
+        F.conv2d(image[None], kernel, stride=stride, padding=side // 2)
+        for image, kernel in zip(images, kernels, strict=True)
+    ]
+    expected = _with_gradients(torch.cat(rows), (images, kernels))
+    found = per_image_conv2d(images, kernels, stride=stride)
+    for one, other in zip(_with_gradients(found, (images, kernels)), expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["dynamic_resnet18", "dwg_densenet121", "dwg_any"])
+def test_an_image_is_seen_alone_as_in_a_batch(name: str) -> None:
+    """Its kernels are its own: what else is in the batch changes nothing but the last digits."""
+    torch.manual_seed(0)
+    model = build(name, num_classes=5).eval().double()
+    images = torch.randn(3, 3, 64, 64, dtype=torch.float64)
+    with torch.inference_mode():
+        alone = torch.cat([model(image[None]) for image in images])
+        torch.testing.assert_close(model(images), alone, rtol=1e-8, atol=1e-8)
+
+
+def _layer(**changes: float) -> DynamicConv:
+    arguments = {"kernels": 4, "reduction": 4, "temperature": 30.0, "epochs": 10} | changes
+    return DynamicConv(nn.Conv2d(8, 6, 3, padding=1, bias=False), **arguments)  # type: ignore[arg-type]
+
+
+def test_temperature_falls_linearly_to_1_and_stays() -> None:
+    layer = _layer()
+    found = []
+    for epoch in (0, 1, 5, 10, 29):
+        layer.at_epoch(epoch)
+        found.append(layer.temperature.item())
+    assert found == pytest.approx([30.0, 27.1, 15.5, 1.0, 1.0])
+    constant = _layer(epochs=0)
+    constant.at_epoch(0)
+    assert constant.temperature.item() == 1.0
+
+
+def test_a_high_temperature_mixes_evenly_and_the_weights_carry_it() -> None:
+    """At a high temperature the layer is a convolution with the mean of its kernels."""
+    layer, images = _layer(temperature=1e8), torch.randn(3, 8, 6, 6)
+    mean = layer.bank.mean(dim=0).view(6, 8, 3, 3)
+    torch.testing.assert_close(layer(images), F.conv2d(images, mean, padding=1))
+    layer.at_epoch(10)
+    assert not torch.allclose(layer(images), F.conv2d(images, mean, padding=1))
+    fresh = _layer(temperature=1e8)
+    fresh.load_state_dict(layer.state_dict())
+    torch.testing.assert_close(fresh(images), layer(images))
+
+
+def test_one_kernel_is_a_static_convolution() -> None:
+    layer, images = _layer(kernels=1), torch.randn(3, 8, 6, 6)
+    expected = F.conv2d(images, layer.bank.view(6, 8, 3, 3), padding=1)
+    torch.testing.assert_close(layer(images), expected)
+
+
+def test_dynamic_parameters_are_the_sum_of_its_parts() -> None:
+    """Banks of the 19 convolutions, K times 11,157,504; attention C (C/r + 1 + K/r) + C/r + K."""
+    for kernels, reduction in ((4, 4), (2, 8)):
+        inputs = [64] * 6 + [128] * 5 + [256] * 5 + [512] * 3
+        attention = sum(
+            (c * (c // reduction) + c // reduction) + (c // reduction * kernels + kernels)
+            for c in inputs
+        )
+        expected = kernels * 11_157_504 + 9_408 + 9_600 + 25_650 + attention
+        model = build("dynamic_resnet18", num_classes=50, kernels=kernels, reduction=reduction)
+        assert sum(parameter.numel() for parameter in model.parameters()) == expected

@@ -1,0 +1,256 @@
+"""Weights to start from: reading files, fitting them to a model, fetching torchvision's."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from minet.core.errors import InputError
+from minet.core.files import file_digest
+from minet.models.registry import MODELS, build, fresh_layers, pretrained_url
+from minet.nn.weights import head_names, read_weights, start_from, weight_problems
+
+PRETRAINED = {"resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "densenet121"}
+PRETRAINED |= {"dwg_densenet121", "dwg_any"}
+
+
+def _weights(name: str, classes: int, seed: int) -> dict[str, Tensor]:
+    torch.manual_seed(seed)
+    return build(name, num_classes=classes).state_dict()
+
+
+def _head(name: str) -> set[str]:
+    with torch.device("meta"):
+        return head_names(build(name, num_classes=2), build(name, num_classes=3))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_head_is_what_depends_on_the_number_of_classes(name: str) -> None:
+    """Its last linear layer, weight and bias, and nothing else."""
+    head = _head(name)
+    with torch.device("meta"):
+        state = build(name, num_classes=2).state_dict()
+    assert head == set(list(state)[-2:])
+    assert {state[key].shape[0] for key in head} == {2}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_torchvisions_weights_are_of_the_architecture(name: str) -> None:
+    """The stock model of 1000 classes stands in for the file: same names, same shapes."""
+    url = pretrained_url(name)
+    assert (url is not None) == (name in PRETRAINED)
+    if url is None:
+        return
+    assert url.startswith("https://download.pytorch.org/models/")
+    stock = name if "dwg" not in name else "densenet121"
+    assert stock in url
+    with torch.device("meta"):
+        weights = build(stock, num_classes=1000).state_dict()
+        model = build(name, num_classes=50)
+    fresh = fresh_layers(name)
+    assert weight_problems(model, weights, head=_head(name), fresh=fresh) == []
+    if fresh:
+        found = weight_problems(model, weights, head=_head(name), fresh=())
+        assert all("features.conv0." in problem for problem in found)
+        assert found
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".pth"])
+def test_weights_come_back_from_a_file(tmp_path: Path, suffix: str) -> None:
+    path, weights = tmp_path / f"w{suffix}", _weights("rrdb", 5, 0)
+    if suffix == ".safetensors":
+        save_file(weights, path)
+    else:
+        torch.save(weights, path)
+    found = read_weights(path)
+    assert found.keys() == weights.keys()
+    assert all(torch.equal(found[key], weights[key]) for key in weights)
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model"])
+def test_common_wrappings_of_torch_files_are_opened(tmp_path: Path, key: str) -> None:
+    weights = _weights("rrdb", 5, 0)
+    wrapped = {f"module.{name}": tensor for name, tensor in weights.items()}
+    torch.save({key: wrapped, "epoch": 7}, tmp_path / "w.pth")
+    assert read_weights(tmp_path / "w.pth").keys() == weights.keys()
+
+
+def test_tensors_that_share_memory_are_taken(tmp_path: Path) -> None:
+    """Two names of one tensor, and views of a larger one, as torch files may hold them."""
+    whole = torch.arange(12.0).view(3, 4)
+    (tmp_path / "weights").mkdir()
+    torch.save({"a": whole, "b": whole, "c": whole[:, 1]}, tmp_path / "weights/w.pt")
+    assert "3 tensors of w.pt" in _stage(tmp_path, {"file": "w.pt", "url": None})
+    found = load_file(tmp_path / "out.safetensors")
+    assert torch.equal(found["a"], whole)
+    assert torch.equal(found["c"], whole[:, 1])
+
+
+def test_old_names_of_densenet_become_todays(tmp_path: Path) -> None:
+    """Files of torchvision have norm.1 where its code has norm1."""
+    weights = _weights("densenet121", 5, 0)
+    old = {
+        name.replace("norm1", "norm.1").replace("norm2", "norm.2")
+        .replace("conv1", "conv.1").replace("conv2", "conv.2")
+        if "denselayer" in name else name: tensor
+        for name, tensor in weights.items()
+    }  # fmt: skip
+    assert old.keys() != weights.keys()
+    torch.save(old, tmp_path / "densenet121.pth")
+    assert read_weights(tmp_path / "densenet121.pth").keys() == weights.keys()
+
+
+class Evil:
+    """Unpickling it would make a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        """Say what unpickling is to call."""
+        return os.mkdir, (str(self.path),)
+
+
+def test_no_code_of_a_file_is_run(tmp_path: Path) -> None:
+    torch.save({"weight": Evil(tmp_path / "done")}, tmp_path / "evil.pt")
+    with pytest.raises(InputError, match=r"evil\.pt: not readable as weights: "):
+        read_weights(tmp_path / "evil.pt")
+    assert not (tmp_path / "done").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("w.pt", b"not a torch file", "not readable as weights"),
+        ("w.safetensors", b"short", "not readable as weights"),
+        ("w.pt", [1, 2], "holds no weights by name but a list"),
+        ("w.pt", {}, "holds no weights by name but a dict"),
+        ("w.pt", {"weight": 3}, "'weight' is a int, no tensor"),
+        ("w.pt", {1: torch.ones(1)}, "1 is no name of a tensor"),
+    ],
+)
+def test_a_file_of_something_else_is_named(
+    tmp_path: Path, name: str, content: Any, message: str
+) -> None:
+    path = tmp_path / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(InputError) as caught:
+        read_weights(path)
+    assert str(caught.value).startswith(f"{path}: {message}")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"w\.pt: no such file"):
+        read_weights(tmp_path / "w.pt")
+
+
+def test_all_fits_but_a_head_of_other_classes() -> None:
+    """The body comes from the file, the head stays random; with the same classes it comes too."""
+    weights = _weights("rrdb", 10, 1)
+    torch.manual_seed(0)
+    model = build("rrdb", num_classes=4)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    head = _head("rrdb")
+    assert weight_problems(model, weights, head=head, fresh=()) == []
+    assert set(start_from(model, weights)) == head
+    after = model.state_dict()
+    assert all(torch.equal(after[key], (before if key in head else weights)[key]) for key in after)
+    same = build("rrdb", num_classes=10)
+    assert start_from(same, weights) == []
+    assert all(torch.equal(same.state_dict()[key], weights[key]) for key in weights)
+
+
+def test_what_does_not_fit_is_named() -> None:
+    weights = _weights("rrdb", 4, 0)
+    weights["extra"] = torch.ones(1)
+    weights["1.conv.weight"] = weights["1.conv.weight"][:8]
+    del weights["0.0.weight"]
+    del weights["0.1.num_batches_tracked"]  # which old files do not have
+    model = build("rrdb", num_classes=4)
+    assert weight_problems(model, weights, head=_head("rrdb"), fresh=()) == [
+        "0.0.weight is not in the file",
+        "1.conv.weight is (8, 64, 3, 3) in the file, (32, 64, 3, 3) in the model",
+        "extra is not in the model",
+    ]
+    other = weight_problems(model, _weights("resnet18", 4, 0), head=_head("rrdb"), fresh=())
+    assert len(other) == 9
+    assert other[-1].startswith("and ")
+
+
+def _stage(folder: Path, settings: dict[str, Any], *, code: int = 0) -> str:
+    """Run the weights stage as a process; without a network, whatever the machine has."""
+    (folder / "settings.json").write_text(json.dumps(settings))
+    (folder / "weights").mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "stages.weights", "--settings", str(folder / "settings.json")]
+    command += ["--folder", str(folder / "weights"), "--out", str(folder / "out.safetensors")]
+    nowhere = {"https_proxy": "http://127.0.0.1:9", "TORCH_HOME": str(folder / "torch")}
+    done = subprocess.run(
+        command, env={**os.environ, **nowhere}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(folder.rglob("*.partial"))
+    assert (folder / "out.safetensors").exists() == (code == 0)
+    return done.stdout + done.stderr
+
+
+def test_random_weights_are_an_empty_file(tmp_path: Path) -> None:
+    assert "random weights" in _stage(tmp_path, {"file": None, "url": None})
+    assert load_file(tmp_path / "out.safetensors") == {}
+
+
+def _stock_file(folder: Path) -> Path:
+    """A file as torchvision names them, its digest in the name."""
+    weights = _weights("resnet18", 1000, 0)
+    torch.save(weights, folder / "plain.pth")
+    digest = file_digest(folder / "plain.pth")[:8]
+    return (folder / "plain.pth").rename(folder / f"resnet18-{digest}.pth")
+
+
+def test_weights_are_downloaded_once_and_checked(tmp_path: Path) -> None:
+    path = _stock_file(tmp_path)
+    settings = {"file": path.name, "url": path.as_uri()}
+    assert "tensors of resnet18-" in _stage(tmp_path, settings)
+    found = load_file(tmp_path / "out.safetensors")
+    with torch.device("meta"):
+        model: nn.Module = build("resnet18", num_classes=3)
+    assert weight_problems(model, found, head=_head("resnet18"), fresh=()) == []
+    path.unlink()
+    assert "tensors of resnet18-" in _stage(tmp_path, settings)  # from torch's cache
+
+
+def test_a_damaged_download_is_refused(tmp_path: Path) -> None:
+    path = _stock_file(tmp_path)
+    (tmp_path / "weights").mkdir()
+    placed = tmp_path / "weights" / path.name
+    placed.write_bytes(path.read_bytes()[:-100])
+    said = _stage(tmp_path, {"file": path.name, "url": path.as_uri()}, code=1)
+    assert f"{placed}: its SHA-256 begins " in said
+    assert "as its name says; remove it and fetch it again" in said
+
+
+def test_without_a_network_the_error_says_where_to_place_the_file(tmp_path: Path) -> None:
+    url = pretrained_url("resnet18")
+    assert url is not None
+    name = url.rpartition("/")[2]
+    said = _stage(tmp_path, {"file": name, "url": url}, code=1)
+    assert said.startswith(f"error: {url}: cannot be fetched (")
+    assert f"fetch it elsewhere and place it as {tmp_path}/weights/{name}" in said
+
+
+def test_a_file_placed_by_hand_needs_no_network(tmp_path: Path) -> None:
+    path = _stock_file(tmp_path)
+    (tmp_path / "weights").mkdir()
+    path.rename(tmp_path / "weights" / path.name)
+    settings = {"file": path.name, "url": f"https://download.pytorch.org/models/{path.name}"}
+    assert "tensors of resnet18-" in _stage(tmp_path, settings)

@@ -1,0 +1,368 @@
+"""Learning rates and sizes at chosen moments, and optimizers that get what the recipe says."""
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from minet.augment.config import AugmentSettings, CompatSettings
+from minet.train.config import TrainSettings
+from minet.train.optim import build_optimizer
+from minet.train.schedule import learning_rate, side_at
+
+AUGMENT = AugmentSettings(
+    flip=0.5,
+    crop_scale=(0.5, 1.0),
+    crop_ratio=(0.75, 1.5),
+    rotation_degrees=0.0,
+    channel_shuffle=0.0,
+    channel_dropout=0.0,
+    mixup_alpha=0.0,
+    cutmix_alpha=0.0,
+)
+COMPAT = CompatSettings(wrap_pixels=False, random_test_crop=False, shuffle_validation=0.0)
+
+
+def _recipe(**changes: Any) -> TrainSettings:
+    settings: dict[str, Any] = {
+        "epochs": 10,
+        "batch_size": 32,
+        "accumulate": 1,
+        "channels": "RGB",
+        "protocol": "zero",
+        "input_px": 64,
+        "start_px": 0,
+        "start_epochs": 0.0,
+        "optimizer": "adam",
+        "lr": 0.1,
+        "momentum": 0.9,
+        "nesterov": False,
+        "weight_decay": 0.0,
+        "decay_all": True,
+        "clip_norm": 0.0,
+        "schedule": "constant",
+        "warmup_epochs": 0.0,
+        "step_epochs": (),
+        "step_factor": 0.1,
+        "label_smoothing": 0.0,
+        "ema_decay": 0.0,
+        "best_by": "loss",
+        "normalize": "dataset",
+        "precision": "auto",
+        "compile": "auto",
+        "deterministic": False,
+        "processes": 1,
+        "threads": 0,
+        "save_every_s": 60.0,
+        "tensorboard": False,
+        "dvclive": False,
+        "augment": AUGMENT,
+        "compat": COMPAT,
+    }
+    return TrainSettings(**settings | changes)
+
+
+@pytest.mark.parametrize("epoch", [0.0, 0.01, 3.0, 9.99, 10.0])
+def test_constant_stays(epoch: float) -> None:
+    assert learning_rate(_recipe(), epoch) == 0.1
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "linear", "step"])
+@pytest.mark.parametrize(
+    ("epoch", "share"), [(0.0, 0.0), (0.5, 0.25), (1.0, 0.5), (1.5, 0.75), (2.0, 1.0)]
+)
+def test_warm_up_is_linear_from_nothing_to_the_full_rate(
+    schedule: str, epoch: float, share: float
+) -> None:
+    recipe = _recipe(schedule=schedule, warmup_epochs=2.0, step_epochs=(5,))
+    assert learning_rate(recipe, epoch) == pytest.approx(0.1 * share)
+
+
+@pytest.mark.parametrize(
+    ("warmup_epochs", "epoch", "share"),
+    [
+        *((0.0, 0.0, 1.0), (0.0, 2.5, 0.75), (0.0, 5.0, 0.5), (0.0, 9.9, 0.01)),
+        *((2.0, 2.0, 1.0), (2.0, 4.0, 0.75), (2.0, 9.0, 0.125), (10.0, 5.0, 0.5)),
+    ],
+)
+def test_linear_falls_evenly_over_what_the_warm_up_leaves(
+    warmup_epochs: float, epoch: float, share: float
+) -> None:
+    recipe = _recipe(schedule="linear", warmup_epochs=warmup_epochs)
+    assert learning_rate(recipe, epoch) == pytest.approx(0.1 * share)
+
+
+@pytest.mark.parametrize("warmup_epochs", [0.0, 0.5, 3.0])
+def test_linear_ends_at_exactly_nothing_and_never_below(warmup_epochs: float) -> None:
+    recipe = _recipe(schedule="linear", warmup_epochs=warmup_epochs)
+    assert learning_rate(recipe, 10.0) == 0.0
+    assert all(learning_rate(recipe, step / 700) > 0 for step in range(1, 7_000))
+
+
+@pytest.mark.parametrize(
+    ("epoch", "share"),
+    [(0.0, 1.0), (10 / 4, (1 + 2**-0.5) / 2), (10 / 3, 0.75), (5.0, 0.5), (20 / 3, 0.25)],
+)
+def test_cosine_without_warm_up(epoch: float, share: float) -> None:
+    assert learning_rate(_recipe(schedule="cosine"), epoch) == pytest.approx(0.1 * share)
+
+
+@pytest.mark.parametrize(("epoch", "share"), [(2.0, 1.0), (6.0, 0.5), (14 / 3, 0.75), (9.0, None)])
+def test_cosine_falls_over_what_the_warm_up_leaves(epoch: float, share: float | None) -> None:
+    recipe = _recipe(schedule="cosine", warmup_epochs=2.0)
+    if share is None:  # an eighth before the end
+        share = (1 - torch.cos(torch.tensor(torch.pi / 8)).item()) / 2
+    assert learning_rate(recipe, epoch) == pytest.approx(0.1 * share)
+
+
+@pytest.mark.parametrize("warmup_epochs", [0.0, 0.5, 3.0])
+def test_cosine_ends_at_exactly_nothing(warmup_epochs: float) -> None:
+    recipe = _recipe(schedule="cosine", warmup_epochs=warmup_epochs)
+    assert learning_rate(recipe, 10.0) == 0.0
+
+
+def test_cosine_rises_through_the_warm_up_and_falls_after_it() -> None:
+    recipe = _recipe(schedule="cosine", warmup_epochs=2.0)
+    rates = [learning_rate(recipe, step / 50) for step in range(501)]
+    top = rates.index(max(rates))
+    assert top == 100
+    assert rates[: top + 1] == sorted(rates[: top + 1])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    assert max(abs(b - a) for a, b in pairwise(rates)) < 0.0011  # no jump
+
+
+@pytest.mark.parametrize(
+    ("epoch", "rate"),
+    [(0.0, 0.1), (3.999, 0.1), (4.0, 0.02), (6.999, 0.02), (7.0, 0.004), (10.0, 0.004)],
+)
+def test_step_multiplies_at_each_milestone(epoch: float, rate: float) -> None:
+    recipe = _recipe(schedule="step", step_epochs=(4, 7), step_factor=0.2)
+    assert learning_rate(recipe, epoch) == pytest.approx(rate)
+
+
+def test_step_within_the_warm_up_multiplies_it() -> None:
+    recipe = _recipe(schedule="step", step_epochs=(2,), warmup_epochs=4.0)
+    assert learning_rate(recipe, 1.0) == pytest.approx(0.1 * 0.25)
+    assert learning_rate(recipe, 3.0) == pytest.approx(0.1 * 0.75 * 0.1)
+
+
+def test_step_without_milestones_is_constant() -> None:
+    assert learning_rate(_recipe(schedule="step"), 9.0) == 0.1
+
+
+def test_a_warm_up_as_long_as_the_run_is_all_there_is() -> None:
+    recipe = _recipe(schedule="cosine", warmup_epochs=10.0)
+    assert learning_rate(recipe, 5.0) == pytest.approx(0.05)
+    assert learning_rate(recipe, 10.0) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)],
+)
+def test_the_optimizer_is_the_recipes_with_its_rate_and_decay(
+    name: str, kind: type[torch.optim.Optimizer]
+) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2))
+    recipe = _recipe(optimizer=name, lr=0.03, weight_decay=0.005, momentum=0.8)
+    optimizer = build_optimizer(model, recipe)
+    assert type(optimizer) is kind
+    (group,) = optimizer.param_groups
+    assert group["lr"] == 0.03
+    assert group["weight_decay"] == 0.005
+    expected = {"momentum": 0.8} if name == "sgd" else {"betas": (0.9, 0.999)}
+    assert {key: group[key] for key in expected} == expected
+    assert {id(parameter) for parameter in group["params"]} == {
+        id(parameter) for parameter in model.parameters()
+    }
+
+
+def _weight_after_steps(recipe: TrainSettings, steps: int) -> float:
+    """A single weight, 1 at first, whose loss is 2 w: the gradient is 2 at every step."""
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.ones_(model.weight)
+    optimizer = build_optimizer(model, recipe)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        (2 * model.weight).sum().backward()
+        optimizer.step()
+    return model.weight.item()
+
+
+def test_sgd_steps_by_hand() -> None:
+    """Steps v = 0.5 v + (2 + 0.1 w), w -= 0.1 v, from w = 1 and v = 0."""
+    recipe = _recipe(optimizer="sgd", lr=0.1, momentum=0.5, weight_decay=0.1)
+    first = 1 - 0.1 * (2 + 0.1 * 1)
+    speed = 0.5 * 2.1 + (2 + 0.1 * first)
+    assert _weight_after_steps(recipe, 1) == pytest.approx(first)
+    assert _weight_after_steps(recipe, 2) == pytest.approx(first - 0.1 * speed)
+
+
+def test_adam_and_adamw_decay_as_their_papers_say() -> None:
+    """Adam's first step is lr whatever the gradient's size; AdamW shrinks the weight beside it."""
+    adam = _recipe(optimizer="adam", lr=0.1, weight_decay=0.5)
+    adamw = _recipe(optimizer="adamw", lr=0.1, weight_decay=0.5)
+    assert _weight_after_steps(adam, 1) == pytest.approx(0.9)
+    assert _weight_after_steps(adamw, 1) == pytest.approx(1 - 0.1 * 0.5 - 0.1)
+
+
+def _network() -> nn.Module:
+    """Give a small model with parameters of one axis and of more, the same at every call."""
+    torch.manual_seed(0)
+    head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3))
+    return nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.PReLU(), *head)
+
+
+def _trained(
+    optimizer_of: Callable[[nn.Module], torch.optim.Optimizer], steps: int = 30
+) -> nn.Module:
+    """Train a model on given gradients, with another rate at each step as the loop sets them."""
+    model = _network()
+    optimizer = optimizer_of(model)
+    generator = torch.Generator().manual_seed(1)
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = 0.02 / (1 + step % 7)
+        for parameter in model.parameters():
+            parameter.grad = torch.randn(parameter.shape, generator=generator)
+        optimizer.step()
+    return model
+
+
+PLAIN: dict[str, Any] = {"foreach": False, "fused": False}
+REFERENCES: dict[str, tuple[dict[str, Any], Callable[..., torch.optim.Optimizer]]] = {
+    "sgd": ({"momentum": 0.0}, torch.optim.SGD),
+    "momentum": ({"momentum": 0.9}, torch.optim.SGD),
+    "nesterov": ({"momentum": 0.9, "nesterov": True}, torch.optim.SGD),
+    "adam": ({}, torch.optim.Adam),
+    "adamw": ({}, torch.optim.AdamW),
+}
+
+
+@pytest.mark.parametrize("decay_all", [True, False])
+@pytest.mark.parametrize("kind", REFERENCES)
+def test_fused_steps_are_those_of_torchs_plain_optimizers(*, kind: str, decay_all: bool) -> None:
+    """Parameter by parameter, in torch's own loop, after 30 steps of changing rates."""
+    options, reference = REFERENCES[kind]
+    name = "sgd" if options else kind
+    recipe = _recipe(optimizer=name, weight_decay=0.05, decay_all=decay_all, **options)
+
+    def plain(model: nn.Module) -> torch.optim.Optimizer:
+        groups = [
+            {
+                "params": [parameter],
+                "weight_decay": 0.05 if decay_all or parameter.ndim > 1 else 0.0,
+            }
+            for parameter in model.parameters()
+        ]
+        return reference(groups, lr=0.1, **options, **PLAIN)
+
+    ours, theirs = _trained(lambda model: build_optimizer(model, recipe)), _trained(plain)
+    start = dict(_network().named_parameters())
+    for (key, one), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        assert torch.allclose(one, other, rtol=1e-6, atol=1e-6), key
+        assert (one - start[key]).abs().mean() > 1e-3, f"{key} was not trained"
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_a_step_is_one_fused_kernel_where_that_is_faster(name: str) -> None:
+    """SGD's is slower on a CPU."""
+    optimizer = build_optimizer(_network(), _recipe(optimizer=name))
+    assert all(group["fused"] is (name != "sgd") for group in optimizer.param_groups)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_a_step_on_a_gpu_is_one_fused_kernel(name: str) -> None:
+    optimizer = build_optimizer(_network().cuda(), _recipe(optimizer=name))
+    assert all(group["fused"] for group in optimizer.param_groups)
+
+
+def test_nesterov_steps_by_hand() -> None:
+    """Steps v = 0.5 v + 2, w -= 0.1 (2 + 0.5 v), from w = 1 and v = 0."""
+    recipe = _recipe(optimizer="sgd", lr=0.1, momentum=0.5, nesterov=True)
+    first = 1 - 0.1 * (2 + 0.5 * 2)
+    assert _weight_after_steps(recipe, 1) == pytest.approx(first)
+    assert _weight_after_steps(recipe, 2) == pytest.approx(first - 0.1 * (2 + 0.5 * 3))
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_norms_and_biases_can_be_spared_the_decay(name: str) -> None:
+    """Each parameter is in one group: those of one axis decay by nothing, the others do."""
+    model = _network()
+    recipe = _recipe(optimizer=name, weight_decay=0.1, decay_all=False)
+    groups = build_optimizer(model, recipe).param_groups
+    assert [group["weight_decay"] for group in groups] == [0.1, 0.0]
+    names = {id(parameter): key for key, parameter in model.named_parameters()}
+    decayed, spared = ([names[id(one)] for one in group["params"]] for group in groups)
+    assert decayed == ["0.weight", "5.weight"]
+    assert spared == ["0.bias", "1.weight", "1.bias", "2.weight", "5.bias"]
+
+
+def test_what_is_spared_stays_where_no_gradient_moves_it() -> None:
+    """And what decays shrinks by lr times weight_decay a step."""
+    model = _network()
+    before = {key: parameter.detach().clone() for key, parameter in model.named_parameters()}
+    recipe = _recipe(optimizer="sgd", lr=0.5, weight_decay=0.1, decay_all=False, momentum=0.0)
+    optimizer = build_optimizer(model, recipe)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    for key, parameter in model.named_parameters():
+        share = 1 - 0.5 * 0.1 if parameter.ndim > 1 else 1
+        assert torch.allclose(parameter, before[key] * share, rtol=1e-6, atol=0), key
+
+
+def test_a_model_without_norms_and_biases_has_one_group() -> None:
+    model = nn.Linear(3, 2, bias=False)
+    (group,) = build_optimizer(model, _recipe(decay_all=False, weight_decay=0.1)).param_groups
+    assert group["weight_decay"] == 0.1
+
+
+def test_a_model_of_nothing_but_biases_can_be_trained() -> None:
+    model = nn.BatchNorm2d(3)
+    optimizer = build_optimizer(model, _recipe(decay_all=False, weight_decay=0.1))
+    model(torch.randn(4, 3, 2, 2)).square().sum().backward()
+    optimizer.step()
+    assert not torch.equal(model.weight, torch.ones(3))
+
+
+# --- sizes of images -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("epoch", [0, 3, 9])
+@pytest.mark.parametrize(("start_px", "start_epochs"), [(0, 0.0), (0, 5.0), (32, 0.0), (64, 5.0)])
+def test_images_that_do_not_grow_have_the_same_side_all_along(
+    start_px: int, start_epochs: float, epoch: int
+) -> None:
+    assert side_at(_recipe(start_px=start_px, start_epochs=start_epochs), epoch) == 64
+
+
+def test_sides_by_hand() -> None:
+    """From 128 to 224 over 6 epochs: one step of 16 px in each."""
+    recipe = _recipe(input_px=224, start_px=128, start_epochs=6.0)
+    sides = [side_at(recipe, epoch) for epoch in range(10)]
+    assert sides == [128, 144, 160, 176, 192, 208, 224, 224, 224, 224]
+
+
+@given(data=st.data())
+def test_images_grow_evenly_in_steps_of_16_px_up_to_their_full_side(data: st.DataObject) -> None:
+    input_px = data.draw(st.integers(8, 512), label="input_px")
+    start_px = data.draw(st.integers(8, input_px), label="start_px")
+    start_epochs = data.draw(st.floats(0.01, 10), label="start_epochs")
+    recipe = _recipe(input_px=input_px, start_px=start_px, start_epochs=start_epochs)
+    sides = [side_at(recipe, epoch) for epoch in range(10)]
+    assert sides[0] == start_px
+    assert sides == sorted(sides)
+    for epoch, side_px in enumerate(sides):
+        if epoch >= start_epochs:
+            assert side_px == input_px
+            continue
+        even = start_px + (input_px - start_px) * epoch / start_epochs
+        assert (side_px - start_px) % 16 == 0
+        assert even - 16 - 1e-6 < side_px <= min(even + 1e-6, input_px)

@@ -1,0 +1,475 @@
+"""The state of a run: copied at once, written behind it, whole or not at all, of one run alone."""
+
+import multiprocessing
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from minet.core.errors import InputError, StoppedError
+from minet.train.snapshot import ResumeStore, fingerprint
+
+SAVE = torch.save
+
+
+class Gate:
+    """Holds up each write until it is opened."""
+
+    def __init__(self) -> None:
+        self._open, self.reached = threading.Event(), threading.Event()
+
+    def save(self, state: Any, place: Any) -> None:
+        self.reached.set()
+        assert self._open.wait(20)
+        SAVE(state, place)
+
+    def open(self) -> None:
+        self._open.set()
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    """Give a gate before the disk, shut; it is open when the test ends."""
+    gate = Gate()
+    monkeypatch.setattr(torch, "save", gate.save)
+    yield gate
+    gate.open()
+
+
+def _open_after(gate: Gate, seconds: float) -> None:
+    threading.Timer(seconds, gate.open).start()
+
+
+def _loaded(folder: Path) -> dict[str, Any]:
+    state = ResumeStore(folder, 1).load()
+    assert state is not None
+    return state
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two states are the same, tuples and lists being alike."""
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return bool(one == other)
+
+
+# --- what is saved ---------------------------------------------------------------------------
+
+
+def test_a_save_is_a_copy_of_what_is_there_at_once(tmp_path: Path, gate: Gate) -> None:
+    """However deep it lies: what changes while it is written is not written."""
+    weights, mean, moment = torch.ones(4), torch.full((3,), 2.0), torch.tensor(3.0)
+    store = ResumeStore(tmp_path / "r", 1)
+    with store.hold():
+        books = {"history": [{"loss": 0.5}], "mean": [mean, (moment,)], "epoch": 7}
+        store.save({"model": {"w": weights}, "books": books})
+        assert gate.reached.wait(20)
+        for tensor in (weights, mean, moment):
+            tensor.fill_(-1)
+        books["history"].append({"loss": 0.25})
+        books["history"][0]["loss"] = 9.0
+        books["epoch"] = 8
+        gate.open()
+    found = _loaded(tmp_path / "r")
+    assert torch.equal(found["model"]["w"], torch.ones(4))
+    assert torch.equal(found["books"]["mean"][0], torch.full((3,), 2.0))
+    assert found["books"]["mean"][1][0] == 3
+    assert found["books"]["epoch"] == 7
+    assert found["books"]["history"] == [{"loss": 0.5}]
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW])
+def test_a_run_goes_on_from_a_save_by_the_same_bits(
+    tmp_path: Path, kind: type[torch.optim.Optimizer]
+) -> None:
+    """A model and its optimizer, saved after 3 steps, while they made 3 more."""
+    options: dict[str, Any] = {"momentum": 0.9} if kind is torch.optim.SGD else {}
+
+    def fresh() -> tuple[nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+        return model, kind(model.parameters(), lr=0.1, fused=True, **options)  # type: ignore[call-arg]
+
+    def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> None:
+        for step in steps:
+            images = torch.randn(5, 4, generator=torch.Generator().manual_seed(step))
+            optimizer.zero_grad()
+            model(images).square().sum().backward()
+            optimizer.step()
+
+    model, optimizer = fresh()
+    train(model, optimizer, range(3))
+    store = ResumeStore(tmp_path / "r", 1)
+    with store.hold():
+        store.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()})
+        train(model, optimizer, range(3, 6))
+    state = _loaded(tmp_path / "r")
+    again, other = fresh()
+    again.load_state_dict(state["model"])
+    other.load_state_dict(state["optimizer"])
+    train(again, other, range(3, 6))
+    assert _same(again.state_dict(), model.state_dict())
+    assert _same(other.state_dict(), optimizer.state_dict())
+
+
+def test_nothing_is_loaded_where_nothing_was_saved(tmp_path: Path) -> None:
+    assert ResumeStore(tmp_path / "r", 1).load() is None
+    with ResumeStore(tmp_path / "r", 1).hold():
+        assert ResumeStore(tmp_path / "r", 1).load() is None
+
+
+def test_the_last_save_takes_the_place_of_those_before(tmp_path: Path) -> None:
+    store = ResumeStore(tmp_path / "r", 1)
+    with store.hold():
+        for epoch in range(5):
+            store.save({"epoch": epoch, "w": torch.full((2,), float(epoch))})
+    assert _same(_loaded(tmp_path / "r"), {"epoch": 4, "w": torch.full((2,), 4.0)})
+    assert {file.name for file in (tmp_path / "r").iterdir()} <= {"state.pt", "lock", "pid"}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_what_lies_on_a_gpu_is_copied_there_and_loaded_on_the_cpu(tmp_path: Path) -> None:
+    store, weights = ResumeStore(tmp_path / "r", 1), torch.empty(1 << 24, device="cuda")
+    with store.hold():
+        for value in (1, 2, 3):
+            weights.fill_(value)
+            store.save({"w": weights})
+            weights.fill_(-1)
+            store.finish()
+            state = store.load()
+            assert state is not None
+            assert state["w"].device.type == "cpu"
+            assert (state["w"] == value).all()
+
+
+# --- when it is written ----------------------------------------------------------------------
+
+
+def test_a_save_does_not_wait_for_the_disk(tmp_path: Path, gate: Gate) -> None:
+    store = ResumeStore(tmp_path / "r", 1)
+    with store.hold():
+        store.save({"epoch": 1})
+        assert gate.reached.wait(20)
+        assert store.load() is None
+        gate.open()
+        store.finish()
+        assert store.load() == {"epoch": 1}
+
+
+def test_a_save_waits_for_the_one_before(tmp_path: Path, gate: Gate) -> None:
+    store = ResumeStore(tmp_path / "r", 1)
+    with store.hold():
+        store.save({"epoch": 1})
+        _open_after(gate, 0.2)
+        store.save({"epoch": 2})
+        assert store.copying_s > 0.15, "the wait is told as time that saves took"
+        assert _loaded(tmp_path / "r")["epoch"] in (1, 2)
+    assert _loaded(tmp_path / "r") == {"epoch": 2}
+
+
+def test_time_is_told_that_training_spent_on_saves(tmp_path: Path, gate: Gate) -> None:
+    """That of copying, not that of writing."""
+    store = ResumeStore(tmp_path / "r", 1)
+    assert store.copying_s == 0
+    began = time.monotonic()
+    with store.hold():
+        store.save({"w": torch.ones(1 << 20)})
+        took = time.monotonic() - began
+        time.sleep(0.05)
+        gate.open()
+        store.finish()
+    assert 0 < store.copying_s <= took
+
+
+def test_a_save_is_due_after_its_time_and_not_before(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    (tmp_path / "r").mkdir()
+    store = ResumeStore(tmp_path / "r", 60)
+    now = 159.0
+    assert not store.due()
+    now = 160.0
+    assert store.due()
+    store.save({"epoch": 1})
+    store.finish()
+    assert not store.due()
+    now = 219.0
+    assert not store.due()
+    now = 220.0
+    assert store.due()
+
+
+def test_no_save_is_due_while_the_last_one_is_being_written(tmp_path: Path, gate: Gate) -> None:
+    """A disk that is slower than `save_every_s` must not hold up training."""
+    store = ResumeStore(tmp_path / "r", 1e-6)
+    with store.hold():
+        time.sleep(0.001)
+        assert store.due()
+        store.save({"epoch": 1})
+        assert gate.reached.wait(20)
+        time.sleep(0.001)
+        assert not store.due()
+        gate.open()
+        until = time.monotonic() + 20
+        while not store.due():
+            assert time.monotonic() < until
+            time.sleep(0.001)
+        assert store.load() == {"epoch": 1}
+
+
+class Ended(Exception):
+    """Stands for anything that ends a run."""
+
+
+@pytest.mark.parametrize(
+    "end", [None, Ended(), KeyboardInterrupt(), SystemExit(1), StoppedError(15)], ids=repr
+)
+def test_what_was_saved_is_on_the_disk_however_the_run_ends(
+    tmp_path: Path, gate: Gate, end: BaseException | None
+) -> None:
+    def run() -> None:
+        store = ResumeStore(tmp_path / "r", 1)
+        with store.hold():
+            store.save({"epoch": 3})
+            _open_after(gate, 0.1)
+            if end is not None:
+                raise end
+
+    if end is None:
+        run()
+    else:
+        with pytest.raises(type(end)):
+            run()
+    assert _loaded(tmp_path / "r") == {"epoch": 3}
+
+
+def test_a_run_is_held_until_it_is_written(tmp_path: Path, gate: Gate) -> None:
+    """Another process that came in sooner would take up an older state."""
+    refused: list[bool] = []
+
+    def try_to_hold() -> None:
+        try:
+            with ResumeStore(tmp_path / "r", 1).hold():
+                refused.append(False)
+        except InputError:
+            refused.append(True)
+        gate.open()
+
+    store = ResumeStore(tmp_path / "r", 1)
+    with store.hold():
+        store.save({"epoch": 1})
+        other = threading.Timer(0.2, try_to_hold)
+        other.start()
+    other.join()
+    assert refused == [True]
+    with ResumeStore(tmp_path / "r", 1).hold():
+        pass
+
+
+KILLED = """
+import sys, time, torch
+from pathlib import Path
+from minet.train.snapshot import ResumeStore
+
+store = ResumeStore(Path(sys.argv[1]), 1)
+with store.hold():
+    store.save({"epoch": 1})
+    store.finish()
+
+    save = torch.save
+
+    def half(state, place):
+        save({"half": 0}, place)
+        print("half", flush=True)
+        time.sleep(60)
+
+    torch.save = half
+    store.save({"epoch": 2})
+    time.sleep(60)
+"""
+
+
+def test_a_process_killed_while_it_writes_leaves_the_state_before(
+    tmp_path: Path, root: Path
+) -> None:
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "r")]
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "half\n"
+        process.kill()
+    assert _loaded(tmp_path / "r") == {"epoch": 1}
+    store = ResumeStore(tmp_path / "r", 1)
+    with store.hold():
+        store.save({"epoch": 3})
+    assert _loaded(tmp_path / "r") == {"epoch": 3}
+
+
+def test_a_run_that_has_ended_well_is_forgotten_when_its_last_save_is_done(
+    tmp_path: Path, gate: Gate
+) -> None:
+    store = ResumeStore(tmp_path / "r", 1)
+    with store.hold():
+        store.save({"epoch": 1})
+        _open_after(gate, 0.1)
+        store.delete()
+        assert not (tmp_path / "r").exists()
+    assert not (tmp_path / "r").exists()
+
+
+# --- what goes wrong -------------------------------------------------------------------------
+
+
+def _no_room(state: Any, place: Any) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_write_that_fails_is_told_at_the_next_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ResumeStore(tmp_path / "r", 1)
+    with store.hold():
+        store.save({"epoch": 1})
+        store.finish()
+        monkeypatch.setattr(torch, "save", _no_room)
+        store.save({"epoch": 2})
+        with pytest.raises(InputError) as told:
+            store.save({"epoch": 3})
+        assert str(told.value) == (
+            f"the state of the run cannot be saved in {tmp_path / 'r'}: No space left on device; "
+            "make room there, then start the run again"
+        )
+        assert store.load() == {"epoch": 1}, "the state before is whole"
+        monkeypatch.undo()
+        store.save({"epoch": 4})  # it was told once
+    assert _loaded(tmp_path / "r") == {"epoch": 4}
+
+
+@pytest.mark.parametrize("way", ["finish", "delete"])
+def test_a_write_that_fails_is_told_to_those_who_wait_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    store = ResumeStore(tmp_path / "r", 1)
+    monkeypatch.setattr(torch, "save", _no_room)
+    with store.hold():
+        store.save({"epoch": 2})
+        with pytest.raises(InputError, match="cannot be saved in .*: No space left on device; "):
+            getattr(store, way)()
+        store.finish()
+        assert (tmp_path / "r").exists()
+
+
+FULL = """
+import resource, signal, sys, torch
+from pathlib import Path
+from minet.core.errors import InputError
+from minet.train.snapshot import ResumeStore
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+store = ResumeStore(Path(sys.argv[1]), 1)
+with store.hold():
+    store.save({"w": torch.zeros(10)})
+    store.finish()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+    store.save({"w": torch.ones(1_000_000)})
+    try:
+        store.save({"w": torch.ones(1_000_000)})
+    except InputError as error:
+        print(error)
+print(store.load()["w"].sum().item())
+"""
+
+
+def test_a_file_system_that_takes_no_more_is_told(tmp_path: Path, root: Path) -> None:
+    """A real write of 4 MB where files may have 0.1 MB: torch has an error of its own for that."""
+    command = [sys.executable, "-c", FULL, str(tmp_path / "r")]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    told, left = done.stdout.splitlines()
+    assert told.startswith(f"the state of the run cannot be saved in {tmp_path / 'r'}: ")
+    assert told.endswith("; make room there, then start the run again")
+    assert float(left) == 0, "the state before is whole"
+
+
+def _hold(folder: Path) -> None:
+    with ResumeStore(folder, 1).hold():
+        time.sleep(60)
+
+
+def test_a_second_process_with_the_same_settings_is_told_which_is_first(tmp_path: Path) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=_hold, args=(tmp_path / "r",))
+    process.start()
+    try:
+        while not (tmp_path / "r" / "pid").exists():
+            time.sleep(0.05)
+        time.sleep(0.2)
+        with (
+            pytest.raises(InputError, match=f"process {process.pid} is training the same"),
+            ResumeStore(tmp_path / "r", 1).hold(),
+        ):
+            pass
+    finally:
+        process.kill()
+        process.join()
+    with ResumeStore(tmp_path / "r", 1).hold():
+        pass  # the dead process holds nothing
+
+
+# --- what it belongs to ----------------------------------------------------------------------
+
+
+def test_a_fingerprint_changes_with_all_that_changes_the_bytes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A stale state must never be taken up; a harmless change must not forget an honest one."""
+    first = fingerprint({"lr": 0.1}, ["digest"], ["cpu", 2])
+    assert fingerprint({"lr": 0.1}, ["digest"], ["cpu", 2]) == first
+    others = [
+        fingerprint({"lr": 0.3}, ["digest"], ["cpu", 2]),
+        fingerprint({"lr": 0.1}, ["other"], ["cpu", 2]),
+        fingerprint({"lr": 0.1}, ["digest"], ["cpu", 1]),
+        fingerprint({"lr": 0.1}, ["digest"], ["NVIDIA H200", 2]),
+    ]
+    monkeypatch.setattr(torch, "__version__", "0.0.1")
+    others.append(fingerprint({"lr": 0.1}, ["digest"], ["cpu", 2]))
+    monkeypatch.undo()
+    assert len({first, *others}) == len(others) + 1
+    monkeypatch.setenv("MINET_WORKERS", "7")
+    assert fingerprint({"lr": 0.1}, ["digest"], ["cpu", 2]) == first
+
+
+def test_a_fingerprint_covers_the_code_that_is_loaded_but_not_the_registry(
+    tmp_path: Path, root: Path
+) -> None:
+    """Run in a copy of the tree, whose files can be changed."""
+    shutil.copytree(root / "minet", tmp_path / "minet", ignore=shutil.ignore_patterns("__pyc*"))
+    code = """
+import sys, minet.models.rrdb
+from pathlib import Path
+from minet.train.snapshot import fingerprint
+
+for name in ["", *sys.argv[1:]]:
+    if name:
+        with Path("minet", name).open("a") as file:
+            file.write("# changed")
+    print(fingerprint(1))
+"""
+    names = ["models/registry.py", "models/cnn3.py", "models/rrdb.py", "train/snapshot.py"]
+    command = [sys.executable, "-c", code, *names]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    first, *after = done.stdout.splitlines()
+    assert after[:2] == [first, first], "a model that is not used, or the registry, changed it"
+    assert len({first, *after}) == 3

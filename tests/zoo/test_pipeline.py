@@ -1,0 +1,137 @@
+"""The zoo with the real DVC, three tiny rows: nothing twice, kills, what a change runs again."""
+
+import json
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.project import Zoo, ran
+
+RUN = "python -m minet zoo --jobs 2"
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
+    """Give a zoo of three rows that has run once, from nothing."""
+    made = Zoo(tmp_path_factory.mktemp("zoo") / "minet")
+    said = made.run(RUN)
+    for row in made.rows:
+        assert f"{row}-0: done in" in said
+    made.run("git add -A && git commit -q -m results")
+    return made
+
+
+def row_stages(output: str) -> set[str]:
+    """Stages of rows among those that DVC said it ran."""
+    return {stage for stage in ran(output) if stage.startswith(("train@", "evaluate@", "cost@"))}
+
+
+def logs(zoo: Zoo) -> str:
+    return "".join(path.read_text() for path in (zoo.folder / "zoo/logs").glob("*.log"))
+
+
+def test_it_ends_in_tables_and_a_page(zoo: Zoo) -> None:
+    record = json.loads((zoo.folder / "zoo/comparison.json").read_text())
+    assert list(record["rows"]) == list(zoo.rows)
+    assert record["rows"]["r003_cool"]["against"]["row"] == "r003_resnet34"
+    assert record["rows"]["r002_resnet18"]["classes"] == 5
+    assert "`r003_cool`" in (zoo.folder / "zoo/table.md").read_text()
+    assert "`r003_cool`" in (zoo.folder / "README.md").read_text()
+    page = (zoo.folder / "zoo/report.html").read_text()
+    assert all(f'id="row-{row}"' in page for row in zoo.rows)
+    submission = (zoo.folder / "zoo/runs/r002_resnet18/0/submission.csv").read_text().splitlines()
+    assert len(submission) == 11
+
+
+def test_the_cost_column_is_what_cost_json_counted(zoo: Zoo) -> None:
+    table = (zoo.folder / "zoo/table.md").read_text()
+    for row in zoo.rows:
+        cost = json.loads((zoo.folder / f"zoo/cost/{row}.json").read_text())
+        (line,) = re.findall(rf"^\| `{row}` \|.*\|$", table, re.MULTILINE)
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        assert cells[-2:] == [f"{cost['parameters']:,}", f"{cost['macs'] / 1e6:.1f}"]
+
+
+def test_a_second_run_does_nothing(zoo: Zoo) -> None:
+    before = zoo.tables()
+    assert ran(zoo.run(RUN)) == []
+    assert zoo.tables() == before
+    assert zoo.run("git status --porcelain") == ""
+
+
+def test_a_row_started_by_hand_comes_out_the_same(zoo: Zoo) -> None:
+    """Without what `make zoo` sets, and beside DVC, which would keep both; ignored by git."""
+    inputs, made = "zoo/inputs/r003_cool", zoo.folder / "checkpoints/by_hand"
+    made.mkdir()
+    names = ("weights", "card", "history", "metrics", "speed")
+    paths = " ".join(f"--{name} {made / name}" for name in names)
+    train = f"python -m stages.train @{inputs}/train.args --settings {inputs}/train-0.json {paths}"
+    zoo.run(train, OMP_NUM_THREADS="2")  # with two threads they would not be the same
+    weights = zoo.folder / "checkpoints/zoo/r003_cool-0.safetensors"
+    assert (made / "weights").read_bytes() == weights.read_bytes()
+    assert json.loads((made / "speed").read_text())["threads"] == 1
+
+
+def test_a_model_s_code_runs_its_own_rows_alone_again(zoo: Zoo) -> None:
+    source = zoo.folder / "minet/models/cool.py"
+    before = source.read_text()
+    source.write_text(before + "\n# a word more\n")
+    for log in (zoo.folder / "zoo/logs").glob("*.log"):
+        log.unlink()
+    said = zoo.run(f"{RUN} --rows r002_resnet18")  # rows that are named, and no other
+    assert not row_stages(said)
+    assert not list((zoo.folder / "zoo/logs").glob("*.log"))
+    assert "Budget smoke: seconds a row" in said
+    assert re.search(r"^row +r002_resnet18$", said, re.MULTILINE)
+    assert "r003_" not in said, "DVC looked at a row that was not asked for"
+    said = zoo.run(RUN)
+    assert {path.stem for path in (zoo.folder / "zoo/logs").glob("*.log")} == {"r003_cool-0"}
+    expected = {"train@r003_cool-0", "evaluate@r003_cool-0", "cost@r003_cool"}
+    # the weights come out as they were, so that what depends on them alone may come from the cache
+    assert {"train@r003_cool-0", "cost@r003_cool"} <= row_stages(logs(zoo)) <= expected
+    assert not row_stages(said)
+    source.write_text(before)
+    zoo.run(RUN)
+    assert zoo.run("git status --porcelain") == ""
+
+
+@pytest.mark.slow
+def test_killed_while_rows_train_it_goes_on_and_ends_the_same(zoo: Zoo, tmp_path: Path) -> None:
+    """All of its processes die by SIGKILL in the middle of a row."""
+    other = Zoo(tmp_path / "minet")
+    process = other.start(RUN)
+    deadline = time.monotonic() + 300
+    while not list((other.folder / "zoo/runs").glob("*/0/train.json")):
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    said = other.run(RUN)
+    assert not {"sample@five_512", "index@five_512"} & set(ran(said)), "done again"
+    assert other.tables() == zoo.tables()
+    assert not other.partials()
+    assert ran(other.run(RUN)) == []
+
+
+@pytest.mark.slow
+def test_a_row_that_fails_is_named_and_leaves_the_others(zoo: Zoo) -> None:
+    settings = zoo.params("zoo/params.yaml")
+    settings["rows"]["r003_cool"]["train"] = {"lr": 1e30}
+    settings["rows"]["r002_resnet18"]["train"] = {"epochs": 2, "lr": 0.0005}
+    committed = (zoo.folder / "zoo/params.yaml").read_text()
+    zoo.write_params(settings, "zoo/params.yaml")
+    before = zoo.tables()
+    said = zoo.run(RUN, code=1)
+    assert re.search(r"r003_cool-0: failed, see zoo/logs/r003_cool-0.log", said)
+    assert "r002_resnet18-0: done in" in said
+    assert "error: r003_cool-0: see zoo/logs/r003_cool-0.log" in said
+    assert "Traceback" not in said
+    assert zoo.tables() == before, "a table without one of its rows"
+    (zoo.folder / "zoo/params.yaml").write_text(committed)
+    zoo.run(RUN)
+    assert zoo.tables() == before
