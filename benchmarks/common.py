@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from minet.core.files import whole_file
+from minet.core.files import atomic_write
 
 
 def machine() -> dict[str, Any]:
@@ -51,5 +51,5 @@ def put_between(path: Path, marker: str, text: str) -> None:
     )
     if found != 1:
         raise ValueError(f"{path} has {found} places for {marker}, not one")
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(after, encoding="utf-8")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from minet.augment.channels import planes_given, tested_sets
+from minet.augment.channels import input_channels, tested_sets
 from minet.core.settings import parse
 from minet.cost.config import CostRunSettings
 from minet.data.config import SPLITS
@@ -68,7 +68,7 @@ def data_problems(raw: Mapping[str, Any], sample: Path) -> Iterator[str]:
 def run_problems(run: RunSettings, evaluate: EvaluateSettings, cost: CostRunSettings) -> list[str]:
     """Run a model on batches as its recipe, its evaluation and the count of its cost give them."""
     recipe, model, arguments = run.train, run.model, run.arguments
-    channels = len(planes_given(recipe.channels, recipe.protocol))
+    channels = len(input_channels(recipe.channels, recipe.channel_mode))
     sides = sorted({side_at(recipe, epoch) for epoch in range(recipe.epochs)})
     shapes = [(min(2, recipe.batch_size), channels, side_px, side_px) for side_px in sides]
     if (cost.channels, cost.input_px) not in {shape[1:3] for shape in shapes}:
@@ -95,7 +95,7 @@ def weights_file_problems(
     with torch.device("meta"):
         narrow, wide = (build(model, num_classes=classes, **arguments) for classes in (2, 3))
     weights = read_weights(path)
-    found = weight_problems(narrow, weights, head=head_names(narrow, wide), fresh=())
+    found = weight_problems(narrow, weights, head=head_names(narrow, wide), reinitialized=())
     return [f"{what}; {problem}" for problem in found]
 
 
@@ -113,8 +113,10 @@ def _is_file_name(value: str) -> bool:
 def _scoring_problems(run: RunSettings, evaluate: EvaluateSettings) -> list[str]:
     """Run a model on the channel sets that it will be scored on."""
     recipe = run.train
-    sets = tested_sets(recipe.channels, recipe.protocol, evaluate.absent)
-    planes = {len(planes_given(channels, protocol)) for channels, protocol in sets.items()}
+    sets = tested_sets(recipe.channels, recipe.channel_mode, evaluate.missing_channels)
+    planes = {
+        len(input_channels(channels, channel_mode)) for channels, channel_mode in sets.items()
+    }
     shuffles = {
         "train.compat.shuffle_validation": recipe.compat.shuffle_validation,
         "evaluate.channel_shuffle": evaluate.channel_shuffle,
@@ -125,11 +127,11 @@ def _scoring_problems(run: RunSettings, evaluate: EvaluateSettings) -> list[str]
             for name, value in shuffles.items()
             if value
         ]
-    if evaluate.absent == "zero" or len(sets) == 1:
+    if evaluate.missing_channels == "zero" or len(sets) == 1:
         return []
     side_px = recipe.input_px
     return [
-        f"evaluate.absent is {evaluate.absent!r}; {problem}"
+        f"evaluate.missing_channels is {evaluate.missing_channels!r}; {problem}"
         for count in sorted(planes, reverse=True)
         for problem in input_problems(run.model, run.arguments, shape=(1, count, side_px, side_px))
     ]

@@ -14,7 +14,7 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from minet.core.files import whole_file
+from minet.core.files import atomic_write
 
 mpl.rcParams["text.parse_math"] = False  # "$5 to $10" is a name of a class, not a formula
 
@@ -102,6 +102,6 @@ def _short(text: str) -> str:
 def _save(figure: Figure, path: Path) -> None:
     # no date and no version in the file: the same figure is the same bytes
     metadata: dict[str, Any] = {"Software": None}
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         figure.savefig(partial, format="png", dpi=110, metadata=metadata)
     plt.close(figure)

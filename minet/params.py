@@ -17,7 +17,7 @@ from minet.evaluate.config import EvaluateSettings
 from minet.loader.config import Cache
 from minet.train.config import RANDOM, TrainSettings
 
-OWN = "own"  # the recipe of `train` with what the model changes of it
+DEFAULT_RECIPE = "default"  # the recipe of `train` with what the model changes of it
 
 
 class DataSection(DataSettings):
@@ -29,7 +29,7 @@ class DataSection(DataSettings):
 class Params(Settings):
     """params.yaml, whole; a block of `models` holds arguments, `weights` and its own `train`.
 
-    `recipe` is OWN or the name of a block of `recipes`, which changes `train` for any model.
+    `recipe` is DEFAULT_RECIPE or the name of a block of `recipes`, which changes `train` for any model.
     """
 
     model: str
@@ -150,10 +150,14 @@ def _recipe_problems(raw: Mapping[str, Any]) -> list[str]:
     if not isinstance(recipes, dict):
         return []
     problems = []
-    if isinstance(name, str) and name not in (OWN, *recipes):
-        problems.append(f"recipe is {name!r}; {choices(name, [OWN, *map(str, recipes)])}")
-    if OWN in recipes:
-        problems.append(f"recipes.{OWN} is not a recipe: `recipe: {OWN}` stands for none of them")
+    if isinstance(name, str) and name not in (DEFAULT_RECIPE, *recipes):
+        problems.append(
+            f"recipe is {name!r}; {choices(name, [DEFAULT_RECIPE, *map(str, recipes)])}"
+        )
+    if DEFAULT_RECIPE in recipes:
+        problems.append(
+            f"recipes.{DEFAULT_RECIPE} is not a recipe: `recipe: {DEFAULT_RECIPE}` stands for none of them"
+        )
     for key, changes in recipes.items():
         if isinstance(changes, dict):  # pydantic tells the others
             problems += change_problems(f"recipes.{key}", base, changes)

@@ -2,7 +2,7 @@
 
 from minet.beton.config import BetonRunSettings
 from minet.beton.writer import write_beton
-from minet.core.cli import parse_paths, run, watched, workers
+from minet.core.cli import parse_paths, progress_bar, run, workers
 from minet.core.files import read_csv, write_json
 from minet.core.settings import read_settings
 
@@ -16,7 +16,7 @@ def main() -> None:
         read_csv(args.index),
         settings,
         workers=workers(),
-        progress=lambda items, total: watched(items, total, args.out.name),
+        progress=lambda items, total: progress_bar(items, total, args.out.name),
     )
     write_json(args.out.with_suffix(".json"), record)
     print(f"{args.out}: {record['count']} images, {record['bytes'] / 1e6:.1f} MB")

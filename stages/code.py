@@ -7,7 +7,7 @@ row's model, and a list of fifty files in each of a hundred stages makes a lock 
 from pathlib import Path
 
 from minet.core.cli import parse_paths, run
-from minet.core.files import file_digest, whole_folder, write_json
+from minet.core.files import atomic_dir, file_digest, write_json
 from minet.models.registry import MODELS
 from minet.zoo.sources import closure
 
@@ -17,7 +17,7 @@ STAGES = ("inputs", "train", "evaluate", "cost")
 def main() -> None:
     """Write the folder, whole."""
     args = parse_paths(__doc__, "out")
-    with whole_folder(args.out) as folder:
+    with atomic_dir(args.out) as folder:
         for name, builder in MODELS.items():
             own = Path(*builder.partition(":")[0].split(".")).with_suffix(".py")
             write_json(folder / f"{name}.json", {stage: digests(stage, own) for stage in STAGES})

@@ -3,7 +3,7 @@
 from typing import Any
 
 from minet.core.cli import parse_paths, run
-from minet.core.files import whole_file, write_json
+from minet.core.files import atomic_write, write_json
 from minet.core.settings import read_settings
 from minet.zoo.config import ZooSettings
 from minet.zoo.outcomes import Folders, row_outcome
@@ -31,7 +31,7 @@ def main() -> None:
     rows = {name: row_outcome(name, folders) for name in zoo.rows}
     record = zoo_record(zoo.budget, rows)
     write_json(args.comparison, record)
-    with whole_file(args.table) as partial:
+    with atomic_write(args.table) as partial:
         partial.write_text(_page(record), encoding="utf-8")
     print(f"{len(rows)} rows: {args.table}")
 

@@ -9,10 +9,10 @@ import torch
 
 from minet.augment.config import AugmentSettings, CompatSettings, scored_augment
 from minet.augment.plan import EpochPlan, plan_epoch
-from minet.augment.transforms import InputForm
-from minet.core.cli import parse_paths, run, watched, workers
-from minet.core.files import read_csv, whole_file, write_csv, write_json
-from minet.core.rng import Stream, torch_seed
+from minet.augment.transforms import InputSpec
+from minet.core.cli import parse_paths, progress_bar, run, workers
+from minet.core.files import atomic_write, read_csv, write_csv, write_json
+from minet.core.rng import RngStream, torch_seed
 from minet.core.settings import parse, read_settings
 from minet.evaluate.config import EvaluateSettings
 from minet.evaluate.metrics import accuracy_record, class_rows, score_record, submission_rows
@@ -41,9 +41,9 @@ def main() -> None:
         torch.device("cuda" if torch.cuda.is_available() else "cpu"),
         mistakes=settings.mistakes,
         flip=settings.flip,
-        absent=settings.absent,
+        missing_channels=settings.missing_channels,
         plan=_plan(card, settings, test),
-        progress=lambda batches, total: watched(
+        progress=lambda batches, total: progress_bar(
             batches,
             -(-total // settings.batch_size),
             "test",
@@ -76,11 +76,11 @@ def main() -> None:
     print(f"test accuracy {record['accuracy']:.4f} (95 %: {low:.4f} to {high:.4f})")
 
 
-def _form(card: dict[str, Any]) -> InputForm:
+def _form(card: dict[str, Any]) -> InputSpec:
     """Give what the model was trained to see."""
-    names = [field.name for field in fields(InputForm)]
+    names = [field.name for field in fields(InputSpec)]
     known = {name: card[name] for name in names}
-    return InputForm(**known | {name: tuple(known[name]) for name in ("mean", "std")})
+    return InputSpec(**known | {name: tuple(known[name]) for name in ("mean", "std")})
 
 
 def _plan(card: dict[str, Any], settings: EvaluateSettings, test: BetonLoader) -> EpochPlan | None:
@@ -94,12 +94,12 @@ def _plan(card: dict[str, Any], settings: EvaluateSettings, test: BetonLoader) -
     if scored is None:
         return None
     return plan_epoch(
-        test.count, test.record["side_px"], scored, torch_seed(seed, Stream.TEST), epoch=0
+        test.count, test.record["side_px"], scored, torch_seed(seed, RngStream.TEST), epoch=0
     )
 
 
 def _write_mistakes(path: Path, found: Predictions) -> None:
-    with whole_file(path) as partial, partial.open("wb") as file:
+    with atomic_write(path) as partial, partial.open("wb") as file:
         np.savez(file, places=found.mistakes, pictures=found.pictures)
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from minet.core.cli import parse_paths, run, watched, workers
+from minet.core.cli import parse_paths, progress_bar, run, workers
 from minet.core.files import write_csv, write_json
 from minet.core.settings import read_settings
 from minet.data.config import DataSettings
-from minet.data.index import Examined, Index, index_images
+from minet.data.index import CheckedImage, Index, index_images
 from minet.figures import gallery
 from minet.images.decode import decode, prepare
 
@@ -20,7 +20,7 @@ def main() -> None:
     """Write the index, what was left out, the counts and a picture of the data."""
     args = parse_paths(__doc__, "settings", "out", "metrics", "picture")
     settings = read_settings(args.settings, DataSettings)
-    index = index_images(settings, workers(), lambda items, n: watched(items, n, "index"))
+    index = index_images(settings, workers(), lambda items, n: progress_bar(items, n, "index"))
     for split, images in index.images.items():
         rows = [(image.entry.path, image.entry.label, image.digest) for image in images]
         write_csv(args.out / f"{split}.csv", ("path", "label", "xxh3"), rows)
@@ -38,7 +38,7 @@ def main() -> None:
 def _draw_examples(index: Index, root: Path, path: Path) -> None:
     """Draw the first images of the first classes of train, a column a class."""
     classes = index.classes[:_SHOWN_CLASSES]
-    by_class: list[list[Examined]] = [[] for _ in index.classes]
+    by_class: list[list[CheckedImage]] = [[] for _ in index.classes]
     for image in index.images["train"]:
         by_class[image.entry.label].append(image)
     pictures, captions = [], []

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from minet.core.cli import parse_paths, run
-from minet.core.files import file_digest, read_json, whole_file, whole_folder, write_json
+from minet.core.files import atomic_dir, atomic_write, file_digest, read_json, write_json
 from minet.core.settings import read_settings
 from minet.zoo.config import RowSettings
 
@@ -26,7 +26,7 @@ def main() -> None:
     sidecars = {split: path.with_suffix(".json") for split, path in betons.items()}
     trained = {"classes": classes, "initial": args.initial}
     trained |= {split: betons[split] for split in ("train", "val")}
-    with whole_folder(args.out) as folder:
+    with atomic_dir(args.out) as folder:
         for seed in settings.seeds:
             write_json(folder / f"train-{seed}.json", _plain(settings, "train") | {"seed": seed})
         write_json(folder / "evaluate.json", _plain(settings, "evaluate"))
@@ -54,7 +54,7 @@ def _plain(settings: RowSettings, part: str) -> dict[str, Any]:
 
 def _write_arguments(path: Path, paths: Mapping[str, Path]) -> None:
     """Write arguments as `parse_paths` takes them from a file, a line each."""
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text("".join(f"--{name}={place}\n" for name, place in paths.items()))
 
 

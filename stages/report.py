@@ -1,7 +1,7 @@
 """Write the zoo's page: one HTML file that needs no network."""
 
 from minet.core.cli import parse_paths, run
-from minet.core.files import read_csv, read_json, whole_file
+from minet.core.files import atomic_write, read_csv, read_json
 from minet.zoo.report.page import SeedTables, report_page
 
 
@@ -21,7 +21,7 @@ def main() -> None:
         }
         for name in record["rows"]
     }
-    with whole_file(args.page) as partial:
+    with atomic_write(args.page) as partial:
         partial.write_text(report_page(record, runs), encoding="utf-8")
     print(f"{len(runs)} rows: {args.page}")
 

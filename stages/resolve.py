@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from minet.augment.channels import planes_given
+from minet.augment.channels import input_channels
 from minet.beton.config import BetonRunSettings
 from minet.core.cli import parse_paths, run
 from minet.core.errors import InputError
@@ -13,7 +13,7 @@ from minet.cost.config import CostRunSettings
 from minet.data.config import DataSettings, SampleSettings
 from minet.dry_run import block_problems, data_problems, run_problems, weights_file_problems
 from minet.evaluate.config import EvaluateSettings
-from minet.models.registry import MODELS, fresh_layers, pretrained_url
+from minet.models.registry import MODELS, pretrained_url, reinitialized_layers
 from minet.nn.config import WeightsSettings
 from minet.params import Params, check_params, read_yaml, recipe
 from minet.train.config import IMAGENET, RANDOM, RunSettings
@@ -70,13 +70,13 @@ def stage_settings(params: Params) -> StageSettings:
             seed=params.seed,
             cache=params.data.cache,
             weights=params.weights(model),
-            fresh=fresh_layers(model) if params.weights(model) == IMAGENET else (),
+            reinitialized=reinitialized_layers(model) if params.weights(model) == IMAGENET else (),
             train=own,
         ),
         evaluate=params.evaluate,
         cost=CostRunSettings(
             **chosen,
-            channels=len(planes_given(own.channels, own.protocol)),
+            channels=len(input_channels(own.channels, own.channel_mode)),
             input_px=params.cost.input_px,
         ),
     )

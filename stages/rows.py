@@ -8,13 +8,13 @@ from pydantic import BaseModel
 from minet.beton.config import BetonRunSettings
 from minet.core.cli import parse_paths, run
 from minet.core.errors import InputError
-from minet.core.files import whole_folder, write_json
+from minet.core.files import atomic_dir, write_json
 from minet.dry_run import run_problems
 from minet.models.registry import (
     MODELS,
     argument_problems,
-    fresh_layers,
     pretrained_url,
+    reinitialized_layers,
 )
 from minet.nn.config import WeightsSettings
 from minet.params import Params
@@ -27,13 +27,13 @@ def main() -> None:
     args = parse_paths(__doc__, "params", "zoo", "out")
     zoo, params = read_zoo(args.params, args.zoo, MODELS)
     rows = {
-        name: row_settings(name, zoo, params, MODELS[row.model], fresh_layers(row.model))
+        name: row_settings(name, zoo, params, MODELS[row.model], reinitialized_layers(row.model))
         for name, row in zoo.rows.items()
     }
     problems = [*_weight_problems(zoo), *_run_problems(rows)]
     if problems:
         raise InputError(*(f"{args.zoo}: {problem}" for problem in problems))
-    with whole_folder(args.out) as folder:
+    with atomic_dir(args.out) as folder:
         for place, settings in settings_files(zoo, params, rows):
             write_json(folder / f"{place}.json", settings.model_dump(mode="json"))
     print(f"{len(rows)} rows, budget {zoo.budget}, seeds {', '.join(map(str, zoo.seeds))}")

@@ -2,8 +2,8 @@
 
 from functools import partial
 
-from minet.core.cli import parse_paths, run, watched, workers
-from minet.core.files import whole_folder, write_csv
+from minet.core.cli import parse_paths, progress_bar, run, workers
+from minet.core.files import atomic_dir, write_csv
 from minet.core.settings import read_settings
 from minet.core.threads import ordered_map
 from minet.data.config import SPLITS, SampleSettings
@@ -15,11 +15,11 @@ def main() -> None:
     args = parse_paths(__doc__, "settings", "out")
     settings = read_settings(args.settings, SampleSettings)
     images = list(sample_images(settings))
-    with whole_folder(args.out) as folder:
+    with atomic_dir(args.out) as folder:
         for folder_name in {image.path.rpartition("/")[0] for image in images}:
             (folder / folder_name).mkdir(parents=True)
         drawn = ordered_map(partial(_draw, seed=settings.seed), images, workers())
-        for image, data in watched(drawn, len(images), "sample"):
+        for image, data in progress_bar(drawn, len(images), "sample"):
             (folder / image.path).write_bytes(data)
         for split in SPLITS:
             rows = [(image.path, image.label) for image in images if image.split == split]

@@ -8,7 +8,7 @@ import safetensors
 
 from minet.core.cli import parse_paths, run
 from minet.core.errors import InputError
-from minet.core.files import file_digest, whole_file
+from minet.core.files import atomic_write, file_digest
 from minet.core.settings import read_settings
 from minet.nn.config import WeightsSettings
 
@@ -28,7 +28,7 @@ def main() -> None:
         said = f"{len(tensors)} tensors of {settings.file}"
         # copies: of tensors that share memory, as views in a torch file do, safetensors saves none
         content = save({name: tensor.clone().contiguous() for name, tensor in tensors.items()})
-    with whole_file(args.out) as partial:
+    with atomic_write(args.out) as partial:
         partial.write_bytes(content)
     print(said)
 

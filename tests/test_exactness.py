@@ -21,15 +21,15 @@ from PIL import Image
 from minet.augment.config import AugmentSettings
 from minet.augment.mixup import mix
 from minet.augment.plan import EpochPlan, plan_epoch
-from minet.augment.transforms import Draws, InputForm, PlacedForm, to_input
+from minet.augment.transforms import AugmentParams, DeviceInputSpec, InputSpec, to_input
 from minet.beton.config import BetonRunSettings
 from minet.beton.writer import write_beton
-from minet.core.arrays import split_order
+from minet.core.arrays import batched
 from minet.core.errors import InputError
 from minet.core.files import digest, write_json
 from minet.loader.batch import Batch
 from minet.loader.loader import BetonLoader
-from minet.loader.sharding import Share
+from minet.loader.sharding import BatchSharder
 from tests.helpers.sources import open_one
 
 COUNT, SIDE_PX, INPUT_PX = 90, 24, 16
@@ -40,15 +40,15 @@ PLAIN: dict[str, Any] = {
 AUGMENT = AugmentSettings(**PLAIN, mixup_alpha=0, cutmix_alpha=0)
 MIXED = AugmentSettings(**PLAIN, mixup_alpha=0.5, cutmix_alpha=1)
 CPU = torch.device("cpu")
-WHOLE = InputForm(INPUT_PX, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
-FORM = WHOLE.on(CPU)
+WHOLE = InputSpec(INPUT_PX, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
+SPEC = WHOLE.on(CPU)
 ALL_PLANES = {"channel_shuffle": 0, "channel_dropout": 0}
 # planes that a model is given -> how, and what else is done to an image
 SHOWN = {
-    "all": (FORM, AUGMENT),
+    "all": (SPEC, AUGMENT),
     "one black, wrapped": (replace(WHOLE, channels="RB", wrap_pixels=True).on(CPU), AUGMENT),
     "two": (
-        replace(WHOLE, channels="GB", protocol="slice").on(CPU),
+        replace(WHOLE, channels="GB", channel_mode="slice").on(CPU),
         AUGMENT.model_copy(update=ALL_PLANES),
     ),
 }
@@ -86,10 +86,10 @@ Seen = list[tuple[int, int, bytes, bytes]]  # place, label, pixels, what the mod
 
 
 def see(
-    loader: BetonLoader, plan: EpochPlan, order: NDArray[np.int64], form: PlacedForm
+    loader: BetonLoader, plan: EpochPlan, order: NDArray[np.int64], form: DeviceInputSpec
 ) -> list[Seen]:
     """Read an order and augment each batch, as training does; a list of images a batch."""
-    draws, done, batches = Draws.of(plan, order, CPU), 0, []
+    draws, done, batches = AugmentParams.of(plan, order, CPU), 0, []
     for batch in loader.batches(order):
         inputs = to_input(batch.images, form, draws.part(done, len(batch.indices)))
         done += len(batch.indices)
@@ -147,7 +147,7 @@ def test_an_epoch_is_the_same_however_it_is_read_shared_and_resumed(
     left = plan.order[resumed_at * batch_size :]
     shares = []
     for rank in range(ranks):
-        share = Share(batch_size, rank, ranks)
+        share = BatchSharder(batch_size, rank, ranks)
         loader = open_one(betons[storage], batch_size=share.size, workers=threads, cache=cache)
         shares.append(see(loader, plan, share.order(left), form))
     seen: Seen = []
@@ -168,10 +168,10 @@ def mixed_by_hand(path: Path, batch_size: int) -> Mixed:
     """Mix each image of an epoch with the one that follows it in its batch, one by one."""
     plan = plan_epoch(COUNT, SIDE_PX, MIXED, 5, 1)
     (batch,) = BetonLoader(path, batch_size=COUNT, workers=1).batches(np.arange(COUNT))
-    inputs = to_input(batch.images, FORM, Draws.of(plan, batch.indices, CPU))
+    inputs = to_input(batch.images, SPEC, AugmentParams.of(plan, batch.indices, CPU))
     assert plan.mixes is not None
     found = {}
-    for whole in split_order(plan.order, batch_size):
+    for whole in batched(plan.order, batch_size):
         cycle = whole.tolist()
         for image, partner in zip(cycle, [*cycle[1:], cycle[0]], strict=True):
             draw = torch.from_numpy(plan.mixes[image : image + 1])
@@ -199,14 +199,14 @@ def test_an_image_is_mixed_with_the_same_one_by_the_same_bytes_whoever_reads_it(
     left = plan.order[resumed_at * batch_size :]
     found: Mixed = {}
     for rank in range(ranks):
-        share = Share(batch_size, rank, ranks, paired=ranks > 1)
+        share = BatchSharder(batch_size, rank, ranks, paired=ranks > 1)
         loader = open_one(betons[storage], batch_size=share.size, workers=2, cache=cache)
         order = share.order(left)
-        draws, done = Draws.of(plan, order, CPU), 0
+        draws, done = AugmentParams.of(plan, order, CPU), 0
         for batch in loader.batches(order):
             part = draws.part(done, len(batch.indices))
             done += len(batch.indices)
-            inputs = to_input(batch.images, FORM, part)
+            inputs = to_input(batch.images, SPEC, part)
             if ranks > 1:
                 inputs, partners = inputs.chunk(2)
                 labels, other = batch.labels.chunk(2)
@@ -227,9 +227,9 @@ def test_an_image_is_mixed_with_the_same_one_by_the_same_bytes_whoever_reads_it(
 def test_ranks_share_every_global_batch_evenly(count: int, batch_size: int, ranks: int) -> None:
     batch_size = max(batch_size, ranks)
     order = np.random.default_rng(0).permutation(count)
-    shares = [Share(batch_size, rank, ranks) for rank in range(ranks)]
-    cut = [list(split_order(share.order(order), share.size)) for share in shares]
-    for number, whole in enumerate(split_order(order, batch_size)):
+    shares = [BatchSharder(batch_size, rank, ranks) for rank in range(ranks)]
+    cut = [list(batched(share.order(order), share.size)) for share in shares]
+    for number, whole in enumerate(batched(order, batch_size)):
         parts = [parts[number].tolist() if number < len(parts) else [] for parts in cut]
         assert sorted(chain.from_iterable(parts)) == sorted(whole.tolist())
         assert all(more - fewer in (0, 1) for more, fewer in pairwise(map(len, parts)))
@@ -237,7 +237,7 @@ def test_ranks_share_every_global_batch_evenly(count: int, batch_size: int, rank
 
 def test_more_ranks_than_images_in_a_batch_are_refused() -> None:
     with pytest.raises(InputError, match=r"train.batch_size is 3; 4 processes cannot share it"):
-        Share(3, 0, 4)
+        BatchSharder(3, 0, 4)
 
 
 def test_epochs_differ(reference: dict[tuple[str, str, int], Seen]) -> None:

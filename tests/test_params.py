@@ -14,7 +14,7 @@ from minet.core.errors import InputError
 from minet.core.settings import read_settings
 from minet.cost.config import CostRunSettings
 from minet.models.registry import MODELS
-from minet.params import OWN, Params, check_params, read_yaml, recipe
+from minet.params import DEFAULT_RECIPE, Params, check_params, read_yaml, recipe
 from minet.train.config import RunSettings, TrainSettings, extra_settings
 from stages.resolve import stage_settings
 
@@ -65,7 +65,7 @@ def read_params(path: Path, known_models: Collection[str]) -> Params:
 def test_committed_params_are_valid(root: Path) -> None:
     params = read_params(root / "params.yaml", MODELS)
     assert params.model == "resnet18"
-    assert params.recipe == OWN
+    assert params.recipe == DEFAULT_RECIPE
     assert set(params.models) == set(MODELS), "each model has its block in params.yaml"
 
 
@@ -95,7 +95,7 @@ def test_committed_params_are_valid(root: Path) -> None:
         ),
         (
             {"train.epoch": 3},
-            "train.epoch is not a setting; did you mean epochs? allowed: accumulate, augment, ",
+            "train.epoch is not a setting; did you mean epochs? allowed: accumulation_steps, augment, ",
         ),
         ({"train.epochs": None}, "train.epochs is missing"),
         ({"evaluate": None}, "evaluate is missing"),
@@ -135,7 +135,7 @@ def test_committed_params_are_valid(root: Path) -> None:
         ),
         (
             {"recipes.fast": {"epcohs": 2}},
-            "recipes.fast.epcohs is not a setting; did you mean epochs? allowed: accumulate, aug",
+            "recipes.fast.epcohs is not a setting; did you mean epochs? allowed: accumulation_steps, aug",
         ),
         ({"recipes.fast": 7}, "recipes.fast is 7; "),
     ],
@@ -158,24 +158,24 @@ NUMBER, FLAG = "input should be a valid number", "input should be a valid boolea
 @pytest.mark.parametrize(
     ("key", "value", "allowed"),
     [
-        ("train.accumulate", 0, AT_LEAST_1),
-        ("train.accumulate", 1.5, WHOLE),
-        ("train.accumulate", 33, "must be at most batch_size, 32"),
+        ("train.accumulation_steps", 0, AT_LEAST_1),
+        ("train.accumulation_steps", 1.5, WHOLE),
+        ("train.accumulation_steps", 33, "must be at most batch_size, 32"),
         ("train.processes", 0, AT_LEAST_1),
         ("train.processes", "2", WHOLE),
         ("train.processes", 33, "must be at most batch_size, 32"),
-        ("train.start_px", -1, AT_LEAST_0),
-        ("train.start_px", 16.0, WHOLE),
-        ("train.start_px", 7, "must be 0 (no growth) or from 8 to input_px, 64"),
-        ("train.start_px", 65, "must be 0 (no growth) or from 8 to input_px, 64"),
-        ("train.start_epochs", -0.5, AT_LEAST_0),
-        ("train.start_epochs", "all", NUMBER),
-        ("train.start_epochs", 12.5, "must be at most epochs, 12"),
+        ("train.initial_px", -1, AT_LEAST_0),
+        ("train.initial_px", 16.0, WHOLE),
+        ("train.initial_px", 7, "must be 0 (no growth) or from 8 to input_px, 64"),
+        ("train.initial_px", 65, "must be 0 (no growth) or from 8 to input_px, 64"),
+        ("train.growth_epochs", -0.5, AT_LEAST_0),
+        ("train.growth_epochs", "all", NUMBER),
+        ("train.growth_epochs", 12.5, "must be at most epochs, 12"),
         ("train.nesterov", "yes", FLAG),
         ("train.nesterov", 1, FLAG),
-        ("train.decay_all", 0, FLAG),
-        ("train.clip_norm", -0.1, AT_LEAST_0),
-        ("train.clip_norm", float("inf"), "input should be a finite number"),
+        ("train.decay_norm_and_bias", 0, FLAG),
+        ("train.max_grad_norm", -0.1, AT_LEAST_0),
+        ("train.max_grad_norm", float("inf"), "input should be a finite number"),
         ("train.schedule", "exp", "input should be 'cosine', 'linear', 'step' or 'constant'"),
         ("train.label_smoothing", 1.0, BELOW_1),
         ("train.ema_decay", -0.1, AT_LEAST_0),
@@ -190,14 +190,14 @@ NUMBER, FLAG = "input should be a valid number", "input should be a valid boolea
         ("train.augment.cutmix_alpha", "strong", NUMBER),
         ("train.channels", "BGR", f"input should be {SETS}"),
         ("train.channels", None, f"input should be {SETS}"),
-        ("train.protocol", "black", "input should be 'zero', 'slice' or 'sigmoid'"),
+        ("train.channel_mode", "black", "input should be 'zero', 'slice' or 'sigmoid'"),
         ("train.augment.channel_dropout", 1.5, AT_MOST_1),
         ("train.augment.channel_dropout", -0.5, AT_LEAST_0),
         ("train.compat.wrap_pixels", "yes", FLAG),
         ("train.compat.random_test_crop", 1, FLAG),
         ("train.compat.shuffle_validation", 2, AT_MOST_1),
         ("train.compat.shuffle_validation", True, NUMBER),
-        ("evaluate.absent", "sigmoid", "input should be 'zero' or 'slice'"),
+        ("evaluate.missing_channels", "sigmoid", "input should be 'zero' or 'slice'"),
         ("evaluate.channel_shuffle", -0.1, AT_LEAST_0),
         ("evaluate.channel_shuffle", 1.1, AT_MOST_1),
         ("evaluate.flip", "yes", FLAG),
@@ -217,11 +217,11 @@ def test_a_bad_value_is_told_once_with_its_key_and_what_is_allowed(
     assert check_params(raw_params, MODELS)[1] == [f"{key} is {value!r}; {allowed}"]
 
 
-NEW = """accumulate start_px start_epochs nesterov decay_all clip_norm ema_decay precision compile
-processes tensorboard dvclive augment.mixup_alpha augment.cutmix_alpha channels protocol
+NEW = """accumulation_steps initial_px growth_epochs nesterov decay_norm_and_bias max_grad_norm ema_decay precision compile
+processes tensorboard dvclive augment.mixup_alpha augment.cutmix_alpha channels channel_mode
 augment.channel_dropout compat compat.wrap_pixels compat.random_test_crop
 compat.shuffle_validation"""
-ALSO_NEW = ("evaluate.absent", "evaluate.channel_shuffle")
+ALSO_NEW = ("evaluate.missing_channels", "evaluate.channel_shuffle")
 
 
 @pytest.mark.parametrize(
@@ -235,9 +235,9 @@ def test_what_is_missing_is_told_once(raw_params: dict[str, Any], key: str) -> N
 @pytest.mark.parametrize(
     "changes",
     [
-        {"train.start_px": 4},  # resnet34_flatten has an input_px of its own
+        {"train.initial_px": 4},  # resnet34_flatten has an input_px of its own
         {"train.warmup_epochs": 99.0},  # fast has epochs of its own
-        {"train.accumulate": 65},  # and a batch_size
+        {"train.accumulation_steps": 65},  # and a batch_size
         {"train.epochs": 0, "recipes.fast": {"lr": 0.1}},
     ],
     ids=str,
@@ -263,27 +263,27 @@ def test_momentum_that_nesterov_needs_is_asked_for_before_anything_runs(write) -
     assert not problems_of(write({"train.momentum": 0.9}))
 
 
-LEFT_OUT = "must be 0 where protocol {} leaves planes out"
+LEFT_OUT = "must be 0 where channel_mode {} leaves planes out"
 
 
 @pytest.mark.parametrize("draws", ["channel_shuffle", "channel_dropout"])
-@pytest.mark.parametrize("protocol", ["slice", "sigmoid"])
+@pytest.mark.parametrize("channel_mode", ["slice", "sigmoid"])
 @pytest.mark.parametrize("channels", ["RG", "B"])
 def test_planes_that_are_left_out_can_be_neither_shuffled_nor_dropped(
-    write, draws: str, protocol: str, channels: str
+    write, draws: str, channel_mode: str, channels: str
 ) -> None:
-    choice = {"train.channels": channels, "train.protocol": protocol}
+    choice = {"train.channels": channels, "train.channel_mode": channel_mode}
     (problem,) = problems_of(write(choice | {f"train.augment.{draws}": 0.5}))
     assert problem.startswith("train.augment")
-    assert problem.endswith(f"{draws} {LEFT_OUT.format(protocol)}"), problem
+    assert problem.endswith(f"{draws} {LEFT_OUT.format(channel_mode)}"), problem
     assert not problems_of(write({f"train.augment.{draws}": 0.0}))
 
 
 @pytest.mark.parametrize(
-    ("channels", "protocol"), [("RG", "zero"), ("RGB", "slice"), ("RGB", "sigmoid")]
+    ("channels", "channel_mode"), [("RG", "zero"), ("RGB", "slice"), ("RGB", "sigmoid")]
 )
-def test_three_planes_may_be_shuffled_and_dropped(write, channels: str, protocol: str) -> None:
-    changes = {"train.channels": channels, "train.protocol": protocol}
+def test_three_planes_may_be_shuffled_and_dropped(write, channels: str, channel_mode: str) -> None:
+    changes = {"train.channels": channels, "train.channel_mode": channel_mode}
     changes |= {"train.augment.channel_shuffle": 0.5, "train.augment.channel_dropout": 0.5}
     assert not problems_of(write(changes))
 
@@ -292,7 +292,7 @@ def test_a_recipe_that_leaves_planes_out_of_what_train_shuffles_is_told(write) -
     """Each setting is right alone."""
     changes = {
         "train.augment.channel_shuffle": 0.5,
-        "recipes.fast": {"channels": "GB", "protocol": "slice"},
+        "recipes.fast": {"channels": "GB", "channel_mode": "slice"},
     }
     (problem,) = problems_of(write(changes))
     assert problem.startswith("recipes.fast.augment")
@@ -431,7 +431,7 @@ def _other(recipe: TrainSettings, name: str) -> object:
         return value.model_copy(update={"mixup_alpha": 0.7})
     if name == "compat":
         return value.model_copy(update={"wrap_pixels": True})
-    return (3,) if name == "step_epochs" else f"not {value}"
+    return (3,) if name == "milestones" else f"not {value}"
 
 
 CONDUCT = {"save_every_s", "processes", "tensorboard", "dvclive"}
@@ -458,21 +458,21 @@ def test_the_record_has_the_rest_of_the_run_but_not_where_it_reads_from(write) -
 def test_extras_are_named_with_their_values_and_only_where_they_are_on(write) -> None:
     assert extra_settings(read_params(write({}), MODELS).train) == {}
     changes = {
-        "start_px": 32,
-        "start_epochs": 2.0,
-        "clip_norm": 1.5,
-        "accumulate": 4,
+        "initial_px": 32,
+        "growth_epochs": 2.0,
+        "max_grad_norm": 1.5,
+        "accumulation_steps": 4,
         "label_smoothing": 0.1,
         "ema_decay": 0.99,
         "channels": "RG",
-        "protocol": "slice",
+        "channel_mode": "slice",
         "augment.mixup_alpha": 0.2,
         "augment.cutmix_alpha": 1.0,
     }
     train = {f"train.{name}": value for name, value in changes.items()}
     found = extra_settings(read_params(write(train), MODELS).train)
     expected = {name.removeprefix("augment."): value for name, value in changes.items()}
-    del expected["start_epochs"]
+    del expected["growth_epochs"]
     assert found == expected
 
 
@@ -523,17 +523,17 @@ def test_images_that_are_scored_stay_as_they_are_but_for_what_is_asked(
 
 
 @pytest.mark.parametrize(
-    ("channels", "protocol", "planes"),
+    ("channels", "channel_mode", "planes"),
     [
         *(("RGB", "zero", 3), ("RG", "zero", 3), ("RG", "slice", 2), ("B", "slice", 1)),
         *(("RB", "sigmoid", 2), ("RGB", "sigmoid", 3)),
     ],
 )
 def test_the_cost_is_counted_for_the_planes_that_the_model_is_given(
-    write, channels: str, protocol: str, planes: int
+    write, channels: str, channel_mode: str, planes: int
 ) -> None:
     """Those of its own recipe."""
-    block = {"channels": planes, "train": {"channels": channels, "protocol": protocol}}
+    block = {"channels": planes, "train": {"channels": channels, "channel_mode": channel_mode}}
     params = read_params(write({"model": "cnn3", "models.cnn3": block}), MODELS)
     cost = stage_settings(params).cost
     assert isinstance(cost, CostRunSettings)
@@ -557,7 +557,7 @@ def resolve(write, tmp_path: Path, root: Path):
     return run
 
 
-TWO_PLANES = {"train.channels": "GB", "train.protocol": "slice", "model": "cnn3"}
+TWO_PLANES = {"train.channels": "GB", "train.channel_mode": "slice", "model": "cnn3"}
 
 
 def test_a_model_is_tried_on_the_planes_of_its_recipe_before_anything_is_touched(
@@ -584,10 +584,14 @@ def test_a_model_is_tried_on_the_planes_of_its_recipe_before_anything_is_touched
             "evaluate.channel_shuffle",
         ),
         (
-            {"model": "pool_attention", "evaluate.absent": "slice", "evaluate.channel_shuffle": 1},
+            {
+                "model": "pool_attention",
+                "evaluate.missing_channels": "slice",
+                "evaluate.channel_shuffle": 1,
+            },
             "evaluate.channel_shuffle",
         ),
-        ({"model": "cnn3", "evaluate.absent": "slice"}, "evaluate.absent"),
+        ({"model": "cnn3", "evaluate.missing_channels": "slice"}, "evaluate.missing_channels"),
     ],
     ids=["validation", "test", "test, some left out", "a model of three planes"],
 )
@@ -600,8 +604,10 @@ def test_what_scoring_could_not_do_is_refused_before_training(
 
 
 def test_planes_may_be_left_out_of_the_test_of_a_model_that_takes_any_number(resolve) -> None:
-    assert resolve({"model": "pool_attention", "evaluate.absent": "slice"}).returncode == 0
-    # its own planes are left out or black: `absent` is of no use to it
+    assert (
+        resolve({"model": "pool_attention", "evaluate.missing_channels": "slice"}).returncode == 0
+    )
+    # its own planes are left out or black: `missing_channels` is of no use to it
     assert resolve(TWO_PLANES | {"models.cnn3.channels": 2}).returncode == 0
 
 

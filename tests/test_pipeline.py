@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from minet.beton.format import read_layout
+from minet.beton.format import read_format
 from minet.models.registry import MODELS
 from tests.helpers.pinned import DEPTHS, PINNED
 from tests.helpers.project import Project, digest, ran, ran_in_order
@@ -164,7 +164,7 @@ def test_a_changed_split_is_prepared_again_and_no_other(project: Project) -> Non
     stages = {"resolve", "sample", "index", "beton@val", "train"}
     assert stages <= ran_in_order(output)
     assert not {"beton@train", "beton@test"} & set(ran(output))
-    assert read_layout(project.folder / "data/beton/val.beton").labels.size == 14
+    assert read_format(project.folder / "data/beton/val.beton").labels.size == 14
     project.run("git checkout -q . && dvc checkout -q dvc.yaml")
     assert ran(project.run("dvc repro")) == []
 
@@ -209,7 +209,7 @@ def test_training_starts_from_weights_of_ones_own(project: Project) -> None:
     assert ran_in_order(output) == {"resolve", "weights", "train", "evaluate", "plots"}
     assert "weights: mine.safetensors; random: none" in output
     card = json.loads((project.folder / "checkpoints/model.json").read_text())
-    assert (card["weights"], card["fresh"]) == ("mine.safetensors", [])
+    assert (card["weights"], card["reinitialized"]) == ("mine.safetensors", [])
     weights = project.folder / "checkpoints/model.safetensors"
     first = digest(weights)
     shutil.copy(weights, mine)

@@ -49,11 +49,11 @@ class Size:
 
     originals: int
     count: int  # images to read an epoch
-    rounds: int  # of all contestants by turns
+    rounds: int  # of all competitors by turns
     epochs: int  # warm ones a round
     growth: tuple[int, ...]
     starts: int
-    timeout_s: float  # of one contestant's turn
+    timeout_s: float  # of one competitor's turn
 
 
 FULL = Size(2000, 8000, 3, 3, (1000, 2000, 5000, 10_000, 20_000), 5, 900.0)
@@ -107,8 +107,8 @@ def _measure(part: str, job: Job, size: Size) -> dict[str, Any]:
 
 
 def _settings(size: Size, *, quick: bool) -> dict[str, Any]:
-    contestants = {
-        group: {name: dict(contestant.settings) for name, contestant in members.items()}
+    competitors = {
+        group: {name: dict(competitor.settings) for name, competitor in members.items()}
         for group, members in GROUPS.items()
     }
     return {
@@ -119,7 +119,7 @@ def _settings(size: Size, *, quick: bool) -> dict[str, Any]:
         "cores": workers(),
         "rounds": size.rounds,
         "warm_epochs_a_round": size.epochs,
-        "contestants": contestants,
+        "competitors": competitors,
     }
 
 

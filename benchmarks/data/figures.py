@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from minet.core.files import whole_file
+from minet.core.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +23,7 @@ _OURS, _THEIRS, _LIMIT = "#1f6fb4", "#b8b8b8", "#c0392b"
 
 
 def draw(record: Record, path: Path) -> None:
-    """Draw a bar a contestant, medians with the range of repeats, the limit as a line."""
+    """Draw a bar a competitor, medians with the range of repeats, the limit as a line."""
     from matplotlib import pyplot as plt
 
     groups = {part: _measured(record[part]) for part in _TITLES if part in record}
@@ -105,6 +105,6 @@ def _bars(axis: "Axes", group: Mapping[str, list[float]]) -> None:
 def _save(figure: "Figure", path: Path) -> None:
     from matplotlib import pyplot as plt
 
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         figure.savefig(partial, format="png", dpi=130, metadata={"Software": None})
     plt.close(figure)

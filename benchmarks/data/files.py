@@ -1,4 +1,4 @@
-"""What the contestants read: originals, JPEGs of 224 px, betons, and the pixels to expect."""
+"""What the competitors read: originals, JPEGs of 224 px, betons, and the pixels to expect."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -8,7 +8,7 @@ import sys
 import time
 from typing import Any
 
-from minet.train.step import Engine
+from minet.train.step import TrainStep
 from stages import train
 
 
@@ -16,14 +16,14 @@ def main() -> None:
     """Train one step."""
     # where a run keeps its state: not in the tree that is measured
     os.environ["DVC_ROOT"] = os.path.dirname(sys.argv[sys.argv.index("--weights") + 1])  # noqa: PTH120
-    step = Engine.step
+    step = TrainStep.step
 
     def first(*arguments: Any, **named: Any) -> None:
         step(*arguments, **named)
         print(f"first step ended at {time.time()!r}", flush=True)
         os._exit(0)  # nothing is written: no weights, no state to resume from
 
-    setattr(Engine, "step", first)  # noqa: B010 - mypy forbids the assignment
+    setattr(TrainStep, "step", first)  # noqa: B010 - mypy forbids the assignment
     train.main()
 
 

@@ -22,7 +22,7 @@ class FailedError(Exception):
 def by_turns(
     group: str, names: Sequence[str], job: Job, rounds: int, timeout_s: float
 ) -> dict[str, Any]:
-    """Let every contestant of a group run once a round; pixels are looked at in the first.
+    """Let every competitor of a group run once a round; pixels are looked at in the first.
 
     One that fails takes no further turn and is recorded as {"failed": why}.
     """
@@ -83,7 +83,7 @@ def run_module(arguments: Sequence[str], timeout_s: float) -> str:
 
 
 def _merged(turns: list[dict[str, Any]]) -> dict[str, Any]:
-    """Join the turns of a contestant: every repeat, and what the first saw of the pixels."""
+    """Join the turns of a competitor: every repeat, and what the first saw of the pixels."""
     count = turns[0]["count"]
     seen = ("sha256", "each_once", "max_difference", "same_pixels")
     return {

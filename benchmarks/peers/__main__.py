@@ -1,4 +1,4 @@
-"""Run one contestant: python -m benchmarks.peers FILE, where FILE says which and what to do.
+"""Run one competitor: python -m benchmarks.peers FILE, where FILE says which and what to do.
 
 Reads {"group", "name", "action": "make" or "measure", "job"} and writes what it found beside it,
 as FILE.result: what libraries print goes where they print it.
@@ -17,14 +17,14 @@ def main() -> None:
     """Do what the file says."""
     path = Path(sys.argv[1])
     asked = read_json(path)
-    contestant = GROUPS[asked["group"]][asked["name"]]
+    competitor = GROUPS[asked["group"]][asked["name"]]
     job = Job(**asked["job"])
     os.chdir(job.folder)  # some libraries leave files where they stand
     if asked["action"] == "measure":
-        result = measure(contestant, job)
+        result = measure(competitor, job)
     else:
-        if contestant.make is not None:
-            contestant.make(job)
+        if competitor.make is not None:
+            competitor.make(job)
         result = {}
     write_json(path.with_suffix(".result"), result)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from benchmarks.peers.contest import Batches, Contestant, Job, Opened, reading
+from benchmarks.peers.contest import Batches, Competitor, Job, Opened, reading
 from benchmarks.peers.torch_loaders import worker_settings
 
 _SHARDS_A_WORKER = 8  # enough to deal them out evenly and to shuffle them
@@ -134,7 +134,7 @@ def _open_shards(job: Job) -> Opened:
 _DECODED = "torchvision.io.decode_jpeg in persistent workers"
 
 READ_JPG = {
-    "WebDataset": Contestant(
+    "WebDataset": Competitor(
         _open_tars,
         {
             "how": f"{_SHARDS_A_WORKER} tar files a worker, shuffled, a buffer of {_BUFFER} "
@@ -145,7 +145,7 @@ READ_JPG = {
         make=_make_tars,
         reference="decoded.npy",
     ),
-    "LitData": Contestant(
+    "LitData": Competitor(
         _open_chunks,
         {
             "how": f"optimize, chunks of {_CHUNK}, StreamingDataLoader, shuffle; {_DECODED} "
@@ -156,7 +156,7 @@ READ_JPG = {
         make=_make_chunks,
         reference="decoded.npy",
     ),
-    "MosaicML Streaming": Contestant(
+    "MosaicML Streaming": Competitor(
         _open_shards,
         {
             "how": f"MDS, local, uncompressed, column of bytes, shuffle, batch size known; "

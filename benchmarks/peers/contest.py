@@ -1,6 +1,6 @@
-"""What a contestant is, what it is asked to do, and how it is timed.
+"""What a competitor is, what it is asked to do, and how it is timed.
 
-A contestant delivers every image of a set once an epoch, shuffled as for training, as batches of
+A competitor delivers every image of a set once an epoch, shuffled as for training, as batches of
 uint8 (N, 3, H, W) with the numbers of the images, which stand where labels would. What it delivers
 is held against reference pixels in an epoch of its own that no clock sees.
 """
@@ -26,7 +26,7 @@ class Job:
     """Where the files lie and how much there is to do; plain values, to go through JSON."""
 
     folder: str
-    photos: str  # which folder of originals a preparing contestant reads
+    photos: str  # which folder of originals a preparing competitor reads
     originals: int
     count: int  # images to read an epoch; the originals again and again
     batch_size: int
@@ -57,14 +57,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Opened:
-    """A contestant that stands ready."""
+    """A competitor that stands ready."""
 
     epoch: Callable[[], int]  # delivers every image; returns how many there were
     look: Callable[[], Iterable[tuple[Tensor, Tensor]]] | None  # the same to be looked at
 
 
 @dataclass(frozen=True)
-class Contestant:
+class Competitor:
     """One way to do a job."""
 
     open: Callable[[Job], Opened]
@@ -75,7 +75,7 @@ class Contestant:
 
 
 def reading(batches: Callable[[], Batches]) -> Opened:
-    """Make a contestant of what yields batches, of each image of which a byte is read."""
+    """Make a competitor of what yields batches, of each image of which a byte is read."""
 
     def epoch() -> int:
         count = 0
@@ -87,16 +87,16 @@ def reading(batches: Callable[[], Batches]) -> Opened:
     return Opened(epoch, batches)
 
 
-def measure(contestant: Contestant, job: Job) -> dict[str, Any]:
+def measure(competitor: Competitor, job: Job) -> dict[str, Any]:
     """Time the imports, the opening, the first epoch and the warm ones; then look at the pixels.
 
     `cold_s` is from before the opening to the end of the first epoch.
     """
     started = time.perf_counter()
-    for module in contestant.needs:
+    for module in competitor.needs:
         import_module(module)
     imported = time.perf_counter()
-    opened = contestant.open(job)
+    opened = competitor.open(job)
     ready = time.perf_counter()
     count = opened.epoch()
     first = time.perf_counter()
@@ -114,17 +114,17 @@ def measure(contestant: Contestant, job: Job) -> dict[str, Any]:
         "cold_s": first - imported,
         "warm_s": warm,
     }
-    return result | (look_at(contestant, opened, job, count) if job.check else {})
+    return result | (look_at(competitor, opened, job, count) if job.check else {})
 
 
-def look_at(contestant: Contestant, opened: Opened, job: Job, count: int) -> dict[str, Any]:
+def look_at(competitor: Competitor, opened: Opened, job: Job, count: int) -> dict[str, Any]:
     """Hold every image against the reference; digest them in the order of their numbers.
 
     The digest is that of the images' own digests.
     """
-    if opened.look is None or contestant.reference is None:
+    if opened.look is None or competitor.reference is None:
         return {}
-    wanted = np.load(job.path(contestant.reference), mmap_mode="r")
+    wanted = np.load(job.path(competitor.reference), mmap_mode="r")
     digests: dict[int, bytes] = {}
     seen, difference = 0, 0
     for images, numbers in opened.look():

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from PIL import Image
 
-from benchmarks.peers.contest import Batches, Contestant, Job, Opened, reading
+from benchmarks.peers.contest import Batches, Competitor, Job, Opened, reading
 from benchmarks.peers.torch_loaders import reference_transform
 
 Storage = Literal["raw", "jpg"]
@@ -66,7 +66,7 @@ def _write(job: Job) -> Opened:
     return Opened(epoch, look)
 
 
-def _reading(storage: Storage) -> Contestant:
+def _reading(storage: Storage) -> Competitor:
     def begin(job: Job) -> Opened:
         loader = _loader(job, f"{storage}.beton", "RANDOM")
 
@@ -76,7 +76,7 @@ def _reading(storage: Storage) -> Contestant:
         return reading(batches)
 
     how = "Loader, os_cache, RANDOM, drop_last=False; SimpleRGBImageDecoder, ToTensor, ToTorchImage"
-    return Contestant(
+    return Competitor(
         begin,
         {"how": how, "workers": "cores (threads)"},
         needs=("ffcv.loader", "ffcv.transforms", "ffcv.fields.decoders"),
@@ -85,7 +85,7 @@ def _reading(storage: Storage) -> Contestant:
 
 
 PREPARE = {
-    "FFCV DatasetWriter": Contestant(
+    "FFCV DatasetWriter": Competitor(
         _write,
         {
             "how": "DatasetWriter, write_mode raw, over PIL, Resize(256), CenterCrop(224)",

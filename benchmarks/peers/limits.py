@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.peers.betons import SIDE_PX
-from benchmarks.peers.contest import Batches, Contestant, Job, Opened, reading
+from benchmarks.peers.contest import Batches, Competitor, Job, Opened, reading
 
 _AT_ONCE = 16  # images that a thread takes at a time
 _AHEAD = 3  # batches in flight
@@ -99,21 +99,21 @@ def _begin(
 _DECODE = "simplejpeg.decode_jpeg (libjpeg-turbo, accurate DCT) of files in memory"
 
 PREPARE = {
-    "limit: decoding alone": Contestant(
+    "limit: decoding alone": Competitor(
         _decode_originals,
         {"how": f"{_DECODE} into one buffer a thread", "threads": "cores"},
         reference=None,
     )
 }
 READ_JPG = {
-    "limit: decoding alone": Contestant(
+    "limit: decoding alone": Competitor(
         _decode_records,
         {"how": f"{_DECODE} into batches used again", "threads": "cores"},
         reference="decoded.npy",
     )
 }
 READ_RAW = {
-    "limit: copying alone": Contestant(
+    "limit: copying alone": Competitor(
         _copy_records,
         {"how": "numpy.take from one array into batches used again", "threads": "cores"},
         reference="prepared.npy",

@@ -3,14 +3,14 @@
 import torch
 
 from benchmarks.peers.betons import Storage, rows_of, write
-from benchmarks.peers.contest import Batches, Contestant, Job, Opened, reading
-from minet.core.arrays import whole_order
+from benchmarks.peers.contest import Batches, Competitor, Job, Opened, reading
+from minet.core.arrays import all_indices
 from minet.loader.config import Cache
 from minet.loader.loader import BetonLoader, open_loaders
 from minet.train.allocator import keep_freed_memory
 
 
-def _writing(storage: Storage) -> Contestant:
+def _writing(storage: Storage) -> Competitor:
     def begin(job: Job) -> Opened:
         root, path = job.path(job.photos), job.path(f"written-{storage}.beton")
         rows = rows_of(root, job.originals, job.originals)
@@ -21,13 +21,13 @@ def _writing(storage: Storage) -> Contestant:
 
         def look() -> Batches:
             loader = BetonLoader(path, batch_size=job.batch_size, workers=job.threads)
-            for batch in loader.batches(whole_order(loader.count)):
+            for batch in loader.batches(all_indices(loader.count)):
                 yield batch.images, torch.from_numpy(batch.indices)
 
         return Opened(epoch, look)
 
     what = f"write_beton, {storage}: digests of sources and records, statistics, fsync"
-    return Contestant(
+    return Competitor(
         begin,
         {"how": what, "threads": "cores"},
         needs=("minet.beton.writer",),
@@ -35,7 +35,7 @@ def _writing(storage: Storage) -> Contestant:
     )
 
 
-def _loading(storage: Storage, cache: Cache) -> Contestant:
+def _loading(storage: Storage, cache: Cache) -> Competitor:
     def begin(job: Job) -> Opened:
         keep_freed_memory()  # as `stages.train` does
         (loader,) = open_loaders(
@@ -57,7 +57,7 @@ def _loading(storage: Storage, cache: Cache) -> Contestant:
         "how": f"open_loaders, cache {cache}, a shuffled order, freed memory kept",
         "threads": "cores",
     }
-    return Contestant(begin, settings, needs=("minet.loader.loader",), reference=reference)
+    return Competitor(begin, settings, needs=("minet.loader.loader",), reference=reference)
 
 
 PREPARE = {"minet raw": _writing("raw"), "minet jpg": _writing("jpg")}

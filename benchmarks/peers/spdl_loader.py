@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.peers.betons import SIDE_PX
-from benchmarks.peers.contest import Batches, Contestant, Job, Opened, reading
+from benchmarks.peers.contest import Batches, Competitor, Job, Opened, reading
 
 Part = tuple[list[str], list[int]]  # files of a batch, their numbers
 Load = Callable[[Part], tuple[Tensor, Tensor]]
@@ -62,13 +62,13 @@ def _opening(load: Load) -> Callable[[Job], Opened]:
 _PIPELINE = "Pipeline, a batch a thread, as they are ready, shuffled"
 
 READ_JPG = {
-    "SPDL, FFmpeg": Contestant(
+    "SPDL, FFmpeg": Competitor(
         _opening(_load_ffmpeg),
         {"how": f"{_PIPELINE}; spdl.io.load_image_batch", "threads": "cores"},
         needs=("spdl.io", "spdl.pipeline"),
         reference="decoded.npy",
     ),
-    "SPDL, simplejpeg": Contestant(
+    "SPDL, simplejpeg": Competitor(
         _opening(_load_turbo),
         {"how": f"{_PIPELINE}; simplejpeg.decode_jpeg", "threads": "cores"},
         needs=("spdl.pipeline", "simplejpeg"),

@@ -1,9 +1,9 @@
-"""All contestants by group, in the order in which they take turns."""
+"""All competitors by group, in the order in which they take turns."""
 
 from benchmarks.peers import containers, ffcv_loader, limits, ours, spdl_loader, torch_loaders
-from benchmarks.peers.contest import Contestant
+from benchmarks.peers.contest import Competitor
 
-GROUPS: dict[str, dict[str, Contestant]] = {
+GROUPS: dict[str, dict[str, Competitor]] = {
     "prepare": {
         **limits.PREPARE,
         **ours.PREPARE,

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.peers.betons import RESIZE_PX, SIDE_PX
-from benchmarks.peers.contest import Batches, Contestant, Job, Opened, reading
+from benchmarks.peers.contest import Batches, Competitor, Job, Opened, reading
 
 ReadImage = Callable[[str], Tensor]  # (3, H, W) uint8
 
@@ -112,14 +112,14 @@ def _loading(job: Job, images: Dataset[tuple[Tensor, int]]) -> Opened:
     return reading(batches)
 
 
-def _contestant(how: str, read: Callable[[], ReadImage], reference: str | None) -> Contestant:
+def _contestant(how: str, read: Callable[[], ReadImage], reference: str | None) -> Competitor:
     def begin(job: Job) -> Opened:
         originals = reference == "reference.npy"
         paths = job.photo_paths() if originals else job.jpeg_paths()
         return _loading(job, Files(paths, read()))
 
     settings = {"how": f"DataLoader, shuffle, persistent workers; {how}", "workers": "cores"}
-    return Contestant(begin, settings, needs=("torchvision",), reference=reference)
+    return Competitor(begin, settings, needs=("torchvision",), reference=reference)
 
 
 def _mapped(job: Job) -> Opened:
@@ -141,7 +141,7 @@ READ_JPG = {
     ),
 }
 READ_RAW = {
-    "DataLoader, numpy.memmap": Contestant(
+    "DataLoader, numpy.memmap": Competitor(
         _mapped,
         {
             "how": "DataLoader, shuffle, persistent workers; one array of pixels, mapped",

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from benchmarks.common import machine
-from benchmarks.train.contestants import CONTESTANTS
+from benchmarks.train.competitors import COMPETITORS
 from benchmarks.train.page import tables
 from benchmarks.train.parts import (
     measure_epochs,
@@ -87,7 +87,7 @@ def _measured(
         "settings": {"quick": quick, "size": size.record()},
     }
     if "epochs" not in parts:
-        record["settings"]["contestants"] = _contestants()
+        record["settings"]["competitors"] = _contestants()
     before = read_json(path) if extend and path.exists() else {}
     if before and before["machine"] != record["machine"]:
         raise ValueError(f"{path} is of another machine: {before['machine']}")
@@ -101,7 +101,7 @@ def _measured(
 
 
 def _contestants() -> dict[str, dict[str, str]]:
-    return {name: dict(contestant.settings) for name, contestant in CONTESTANTS.items()}
+    return {name: dict(competitor.settings) for name, competitor in COMPETITORS.items()}
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.train.contestants import measure as one_loop
+from benchmarks.train.competitors import measure as one_loop
 from benchmarks.train.mfu import measure as operations
 from benchmarks.train.stall import measure as waiting
 from benchmarks.train.trace import measure as kinds

@@ -1,4 +1,4 @@
-"""What every contestant is given, the same for all, and the clock that it tells of its steps."""
+"""What every competitor is given, the same for all, and the clock that it tells of its steps."""
 
 import time
 from collections.abc import Iterator
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.data.turns import ROOT
-from minet.augment.transforms import IMAGENET_MEAN, IMAGENET_STD, InputForm, normalize
-from minet.core.arrays import whole_order
+from minet.augment.transforms import IMAGENET_MEAN, IMAGENET_STD, InputSpec, normalize
+from minet.core.arrays import all_indices
 from minet.models.registry import MODELS, build
 from minet.params import Params, check_params, read_yaml
 from minet.train.config import TrainSettings
@@ -27,9 +27,9 @@ _PLAIN = {
     "nesterov": False,
     "schedule": "constant",
     "warmup_epochs": 0.0,
-    "accumulate": 1,
-    "start_px": 0,
-    "clip_norm": 0.0,
+    "accumulation_steps": 1,
+    "initial_px": 0,
+    "max_grad_norm": 0.0,
     "label_smoothing": 0.0,
     "ema_decay": 0.0,
     "processes": 1,
@@ -131,9 +131,9 @@ def recipe_of(job: Job, *, augmented: bool) -> TrainSettings:
     return own.model_copy(update=changes)
 
 
-def input_form(job: Job) -> InputForm:
+def input_form(job: Job) -> InputSpec:
     """Give what minet makes of stored images before the model sees them."""
-    return InputForm(job.side_px, IMAGENET_MEAN, IMAGENET_STD)
+    return InputSpec(job.side_px, IMAGENET_MEAN, IMAGENET_STD)
 
 
 def stored_batches(job: Job, device: torch.device) -> Batches:
@@ -142,7 +142,7 @@ def stored_batches(job: Job, device: torch.device) -> Batches:
     Noise alone could not be learned, and a loss that stays would not show that training works.
     """
     generator = torch.Generator().manual_seed(job.seed)
-    labels = whole_order(job.batch_size) % CLASSES
+    labels = all_indices(job.batch_size) % CLASSES
     found = []
     for _ in range(job.batches):
         shape = (job.batch_size, 3, job.side_px, job.side_px)

@@ -14,11 +14,11 @@ from benchmarks.train.job import (
     stored_batches,
 )
 from minet.augment.plan import plan_epoch
-from minet.augment.transforms import Draws
-from minet.core.arrays import whole_order
+from minet.augment.transforms import AugmentParams
+from minet.core.arrays import all_indices
 from minet.loader.batch import Batch
 from minet.train.allocator import keep_freed_memory
-from minet.train.step import Engine, choose_kernels
+from minet.train.step import TrainStep, configure_backends
 
 
 def train(job: Job, device: torch.device, clock: Clock) -> None:
@@ -38,22 +38,24 @@ def _train(job: Job, device: torch.device, clock: Clock, *, augmented: bool) -> 
         clock.step_ended(loss / job.batch_size)
 
 
-def ready_engine(job: Job, device: torch.device, *, augmented: bool) -> Engine:
+def ready_engine(job: Job, device: torch.device, *, augmented: bool) -> TrainStep:
     """Do what `stages.train` does before it trains."""
     keep_freed_memory()
     recipe = recipe_of(job, augmented=augmented)
-    choose_kernels(recipe, device)
-    engine = Engine(model_of(job), recipe, input_form(job), device)
+    configure_backends(recipe, device)
+    engine = TrainStep(model_of(job), recipe, input_form(job), device)
     engine.model.train()
     return engine
 
 
-def steps(job: Job, device: torch.device, *, augmented: bool) -> Iterator[tuple[Batch, Draws]]:
+def steps(
+    job: Job, device: torch.device, *, augmented: bool
+) -> Iterator[tuple[Batch, AugmentParams]]:
     """Give what each step takes: stored images and what is drawn for them."""
     recipe, count = recipe_of(job, augmented=augmented), job.batch_size * job.batches
     plan = plan_epoch(count, job.side_px, recipe.augment, job.seed, 0)
-    draws = Draws.of(plan, whole_order(count), device)
+    draws = AugmentParams.of(plan, all_indices(count), device)
     for step, (images, labels) in enumerate(in_turn(stored_batches(job, device), job.all_steps)):
         first = step % job.batches * job.batch_size
-        indices = whole_order(count)[first : first + job.batch_size]
+        indices = all_indices(count)[first : first + job.batch_size]
         yield Batch(images, labels, indices), draws.part(first, job.batch_size)

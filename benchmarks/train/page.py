@@ -35,10 +35,10 @@ def tables(stem: str, record: Record) -> dict[str, str]:
 
 def loops_table(sizes: Record) -> str:
     """Images a second of each loop, and minet's over the fastest of the others."""
-    names = list(dict.fromkeys(name for found in sizes.values() for name in found["contestants"]))
+    names = list(dict.fromkeys(name for found in sizes.values() for name in found["competitors"]))
     rows, reasons = [], []
     for found in sizes.values():
-        loops = found["contestants"]
+        loops = found["competitors"]
         reasons += [
             f"{name}, {found['model']}, batch {found['batch_size']}: {loop['failed']}"
             for name, loop in loops.items()

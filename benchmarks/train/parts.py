@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.train.contestants import taking_part
+from benchmarks.train.competitors import taking_part
 from benchmarks.train.epochs import epochs
 from benchmarks.train.sizes import Size
 from benchmarks.train.stall import write_beton
@@ -21,7 +21,7 @@ def measure_loops(folder: Path, size: Size) -> dict[str, Any]:
             found[f"{model}, batch {batch_size}"] = {
                 "model": model,
                 "batch_size": batch_size,
-                "contestants": loops,
+                "competitors": loops,
             }
     return found
 

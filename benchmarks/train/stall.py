@@ -17,18 +17,18 @@ from benchmarks.photos import LIGHT, write_photos
 from benchmarks.train.job import CLASSES, Job, now, own_device, params, recipe_of
 from benchmarks.train.ours import ready_engine
 from minet.augment.plan import EpochPlan, plan_epoch
-from minet.augment.transforms import Draws
-from minet.core.arrays import IndexArray, split_order, whole_order
-from minet.core.cli import watched, workers
+from minet.augment.transforms import AugmentParams
+from minet.core.arrays import IndexArray, all_indices, batched
+from minet.core.cli import progress_bar, workers
 from minet.loader.batch import Batch, Source
 from minet.loader.config import Cache
 from minet.loader.loader import BetonLoader, open_loaders
-from minet.loader.sharding import Share
+from minet.loader.sharding import BatchSharder
 from minet.models.registry import MODELS
 from minet.train.config import RunSettings
-from minet.train.context import Run, Watcher
+from minet.train.context import Callbacks, TrainContext
 from minet.train.loop import fit
-from minet.train.step import Engine
+from minet.train.step import TrainStep
 
 _PHOTOS = 64  # different ones; a beton has each of them as often as it takes
 _VALIDATED = 2  # images: validation is no part of what is measured
@@ -85,22 +85,22 @@ class _Held:
         return cls(
             [
                 Batch(batch.images.to(device, copy=True), batch.labels.to(device), batch.indices)
-                for batch in source.batches(whole_order(source.count))
+                for batch in source.batches(all_indices(source.count))
             ]
         )
 
     def batches(self, order: IndexArray) -> Iterator[Batch]:
         """Give the first images, one by one where it is asked for fewer."""
         first = self.batches_held[0]
-        for indices in split_order(order, self.batch_size):
+        for indices in batched(order, self.batch_size):
             places = torch.from_numpy(indices).to(first.images.device)
             yield Batch(first.images[places], first.labels[places], indices)
 
 
-def _bare(engine: Engine, held: _Held, job: Job, steps: int | None = None) -> float:
+def _bare(engine: TrainStep, held: _Held, job: Job, steps: int | None = None) -> float:
     """Seconds of the steps of an epoch, or of some, and of nothing else."""
     count = sum(len(batch.indices) for batch in held.batches_held)
-    draws = Draws.of(_plan(engine, count, job), whole_order(count), engine.device)
+    draws = AugmentParams.of(_plan(engine, count, job), all_indices(count), engine.device)
     done, started = 0, now(engine.device)
     for batch in held.batches_held[:steps]:
         images = len(batch.indices)
@@ -110,7 +110,7 @@ def _bare(engine: Engine, held: _Held, job: Job, steps: int | None = None) -> fl
     return now(engine.device) - started
 
 
-def _plan(engine: Engine, count: int, job: Job) -> EpochPlan:
+def _plan(engine: TrainStep, count: int, job: Job) -> EpochPlan:
     return plan_epoch(count, params().beton.crop_px, engine.recipe.augment, job.seed, 0)
 
 
@@ -120,7 +120,7 @@ class _NoStore:
     def load(self) -> None:
         return None
 
-    def due(self) -> bool:
+    def should_save(self) -> bool:
         return False
 
     def save(self, _: Mapping[str, Any]) -> None:
@@ -134,7 +134,7 @@ class _NoStore:
 class _Loop:
     """minet's loop over a split, an epoch a block."""
 
-    engine: Engine
+    engine: TrainStep
     loader: BetonLoader
     held: _Held
     job: Job
@@ -148,15 +148,15 @@ class _Loop:
             builder=MODELS[self.job.model],
             arguments=params().arguments(self.job.model),
             weights="random",
-            fresh=(),
+            reinitialized=(),
             seed=self.job.seed,
             cache="auto",
             train=recipe_of(self.job, augmented=True),
         )
-        share = Share(self.job.batch_size)
-        watcher = Watcher(self._steps, *[lambda *_: None] * 2)
+        share = BatchSharder(self.job.batch_size)
+        watcher = Callbacks(self._steps, *[lambda *_: None] * 2)
         parts = (self.loader, self.held, share, self.loader.count, self._planned, _NoStore())
-        fit(Run(settings, self.engine, *parts, watcher))
+        fit(TrainContext(settings, self.engine, *parts, watcher))
         started, ended = self._times
         return ended - started
 
@@ -168,5 +168,7 @@ class _Loop:
         self, batches: Iterator[Batch], epoch: int, done: int, total: int
     ) -> Iterable[Batch]:
         """Show the progress as `stages.train` does; the clock stops when all steps are done."""
-        yield from watched(batches, total - done, f"epoch {epoch}", images_each=self.job.batch_size)
+        yield from progress_bar(
+            batches, total - done, f"epoch {epoch}", images_each=self.job.batch_size
+        )
         self._times.append(now(self.engine.device))

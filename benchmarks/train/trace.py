@@ -10,10 +10,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.train.job import Job, now, own_device
 from benchmarks.train.ours import ready_engine, steps
-from minet.augment.transforms import Draws, to_input
+from minet.augment.transforms import AugmentParams, to_input
 from minet.loader.batch import Batch
 from minet.train import step as engine_module
-from minet.train.step import Engine
+from minet.train.step import TrainStep
 
 # kinds by what the name of an operation or a kernel has in it; the first that fits counts
 KINDS: dict[str, tuple[str, ...]] = {
@@ -68,7 +68,7 @@ def kind_of(name: str) -> str:
     return next((kind for kind, parts in KINDS.items() if any(p in name for p in parts)), "other")
 
 
-def _step(engine: Engine, batch: Batch, draws: Draws, job: Job) -> None:
+def _step(engine: TrainStep, batch: Batch, draws: AugmentParams, job: Job) -> None:
     engine.step(batch, draws, images=job.batch_size, lr=job.lr, side_px=job.side_px)
 
 

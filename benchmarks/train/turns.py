@@ -1,4 +1,4 @@
-"""Measurements in processes of their own, contestants by turns."""
+"""Measurements in processes of their own, competitors by turns."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +31,7 @@ def ask_or_say(folder: Path, part: str, timeout_s: float, **asked: Any) -> dict[
 def by_turns(
     folder: Path, names: Sequence[str], job: Job, rounds: int, timeout_s: float
 ) -> dict[str, Any]:
-    """Let every contestant train once a round.
+    """Let every competitor train once a round.
 
     One that fails takes no further turn and is recorded as {"failed": why}.
     """

@@ -4,18 +4,18 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from minet.core.settings import NotNegative, Positive, Settings, Share
+from minet.core.settings import Fraction, NotNegative, Positive, Settings
 
 
 class AugmentSettings(Settings):
     """What happens to a training image; ranges are torchvision's of the same name."""
 
-    flip: Share
-    crop_scale: tuple[Share, Share]
+    flip: Fraction
+    crop_scale: tuple[Fraction, Fraction]
     crop_ratio: tuple[Positive, Positive]
     rotation_degrees: Annotated[float, Field(ge=0, le=180)]
-    channel_shuffle: Share
-    channel_dropout: Share
+    channel_shuffle: Fraction
+    channel_dropout: Fraction
     mixup_alpha: NotNegative
     cutmix_alpha: NotNegative
 
@@ -39,7 +39,7 @@ class CompatSettings(Settings):
 
     wrap_pixels: bool
     random_test_crop: bool
-    shuffle_validation: Share
+    shuffle_validation: Fraction
 
 
 def mixes(augment: AugmentSettings) -> bool:

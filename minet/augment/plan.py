@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from minet.augment.channels import CHANNEL_SETS
 from minet.augment.config import AugmentSettings
 from minet.core.arrays import IndexArray
-from minet.core.rng import Stream, generator
+from minet.core.rng import RngStream, generator
 
 _CROP_TRIES = 10  # as torchvision's RandomResizedCrop
 
@@ -44,17 +44,17 @@ def plan_epoch(
     Each kind of draw has a stream of its own: switching one on leaves the others as they are. An
     image's draws stand in one row of its stream: more images after it leave them as they are.
     """
-    order = generator(seed, Stream.ORDER, epoch).permutation(count).astype(np.int64)
+    order = generator(seed, RngStream.ORDER, epoch).permutation(count).astype(np.int64)
     flips = boxes = degrees = channels = None
     if settings.flip:
-        flips = generator(seed, Stream.FLIP, epoch).random(count) < settings.flip
+        flips = generator(seed, RngStream.FLIP, epoch).random(count) < settings.flip
     if settings.crop_scale != (1, 1):
-        boxes = _crops(count, side_px, settings, generator(seed, Stream.CROP, epoch))
+        boxes = _crops(count, side_px, settings, generator(seed, RngStream.CROP, epoch))
     if settings.rotation_degrees:
-        turns = generator(seed, Stream.ROTATION, epoch).uniform(-1, 1, count)
+        turns = generator(seed, RngStream.ROTATION, epoch).uniform(-1, 1, count)
         degrees = (turns * settings.rotation_degrees).astype(np.float32)
     if settings.channel_shuffle:
-        numbers = generator(seed, Stream.CHANNELS, epoch).random((count, 4))
+        numbers = generator(seed, RngStream.CHANNELS, epoch).random((count, 4))
         shuffled = numbers[:, :1] < settings.channel_shuffle
         channels = np.where(shuffled, numbers[:, 1:].argsort(axis=1), np.arange(3))
     mixes = _mixes(count, settings, seed, epoch)
@@ -93,7 +93,7 @@ def _kept(count: int, settings: AugmentSettings, seed: int, epoch: int) -> NDArr
     """Draw which planes of each image are left: all, or with a probability one of the six sets."""
     if not settings.channel_dropout:
         return None
-    numbers = generator(seed, Stream.CHANNEL_DROPOUT, epoch).random((count, 2))
+    numbers = generator(seed, RngStream.CHANNEL_DROPOUT, epoch).random((count, 2))
     smaller = [planes for planes in CHANNEL_SETS.values() if len(planes) < 3]
     sets = np.array([[plane in planes for plane in range(3)] for planes in smaller])
     chosen = sets[(numbers[:, 1] * len(sets)).astype(np.int64)]
@@ -113,17 +113,17 @@ def _mixes(
     mixup[:, 0] = 1
     cutmix = mixup.copy()
     if settings.mixup_alpha:
-        rng = generator(seed, Stream.MIXUP, epoch)
+        rng = generator(seed, RngStream.MIXUP, epoch)
         mixup[:, 0] = rng.beta(settings.mixup_alpha, settings.mixup_alpha, count)
     if settings.cutmix_alpha:
-        rng = generator(seed, Stream.CUTMIX, epoch)
+        rng = generator(seed, RngStream.CUTMIX, epoch)
         half = np.sqrt(rng.beta(settings.cutmix_alpha, settings.cutmix_alpha, count))[:, None] / 2
-        centres = generator(seed, Stream.CUTMIX_PLACE, epoch).random((count, 2))
+        centres = generator(seed, RngStream.CUTMIX_PLACE, epoch).random((count, 2))
         ends = np.stack([centres - half, centres + half], axis=2)  # (N, 2, 2) axis, low and high
         cutmix[:, 1:] = ends.clip(0, 1).reshape(count, 4)
     if not settings.cutmix_alpha:
         return mixup
     if not settings.mixup_alpha:
         return cutmix
-    coins = generator(seed, Stream.MIX_KIND, epoch).random(count) < 0.5
+    coins = generator(seed, RngStream.MIX_KIND, epoch).random(count) < 0.5
     return np.where(coins[:, None], mixup, cutmix)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own idiom
 
-from minet.augment.channels import CHANNEL_SETS, planes_given
+from minet.augment.channels import CHANNEL_SETS, input_channels
 from minet.augment.plan import EpochPlan
 from minet.core.arrays import IndexArray
 
@@ -20,35 +20,35 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
-class InputForm:
+class InputSpec:
     """What a model was trained to see: the side of its input, the planes, the normalisation."""
 
     input_px: int
     mean: tuple[float, float, float]  # of pixels from 0 to 1
     std: tuple[float, float, float]
     channels: str = "RGB"  # as in `minet.augment.transforms.channels`
-    protocol: str = "zero"
+    channel_mode: str = "zero"
     wrap_pixels: bool = False
 
-    def on(self, device: torch.device) -> "PlacedForm":
+    def on(self, device: torch.device) -> "DeviceInputSpec":
         """Bring what is needed to a device, once for all batches: each copy there is a wait."""
-        given = planes_given(self.channels, self.protocol)
+        given = input_channels(self.channels, self.channel_mode)
         mean, std = (
             torch.tensor([value[plane] for plane in given], device=device)
             for value in (self.mean, self.std)
         )
         kept = planes = None
-        if self.channels != "RGB" and self.protocol == "zero":
+        if self.channels != "RGB" and self.channel_mode == "zero":
             kept = mask(mean, self.channels)
         elif self.channels != "RGB":
             planes = torch.tensor(given, device=device)
-        squashed = self.protocol == "sigmoid"
-        return PlacedForm(self.input_px, mean, std, kept, planes, squashed, self.wrap_pixels)
+        squashed = self.channel_mode == "sigmoid"
+        return DeviceInputSpec(self.input_px, mean, std, kept, planes, squashed, self.wrap_pixels)
 
 
 @dataclass(frozen=True)
-class PlacedForm:
-    """An `InputForm` on a device; statistics are (C,) for the C planes that the model is given."""
+class DeviceInputSpec:
+    """An `InputSpec` on a device; statistics are (C,) for the C planes that the model is given."""
 
     input_px: int
     mean: Tensor
@@ -64,7 +64,7 @@ class PlacedForm:
 
 
 @dataclass(frozen=True)
-class Draws:
+class AugmentParams:
     """Rows of an `EpochPlan` on the device; None where the plan draws nothing."""
 
     flips: Tensor | None = None  # (N,) bool
@@ -91,18 +91,18 @@ class Draws:
         return type(self)(*(None if row is None else row[first : first + images] for row in rows))
 
 
-def to_input(images: Tensor, form: PlacedForm, draws: Draws | None = None) -> Tensor:
+def to_input(images: Tensor, form: DeviceInputSpec, draws: AugmentParams | None = None) -> Tensor:
     """Bring stored images to a model's input, augmented if draws are given.
 
     (N, 3, S, S) uint8 to float (N, C, input, input), normalised, channels-last in memory; C is the
     number of planes that the form gives. Mixing is not part of it (`minet.augment.mixup`).
     """
-    pixels = augment(_given(images, form), draws or Draws(), form.input_px)
+    pixels = augment(_given(images, form), draws or AugmentParams(), form.input_px)
     inputs = normalize(pixels, form.mean, form.std)
     return wrap(inputs) if form.wrapped else inputs
 
 
-def _given(images: Tensor, form: PlacedForm) -> Tensor:
+def _given(images: Tensor, form: DeviceInputSpec) -> Tensor:
     """Take the planes of a form, some black: uint8 (N, 3, S, S) to float (N, C, S, S)."""
     if form.planes is not None:
         images = images.index_select(1, form.planes)
@@ -113,7 +113,7 @@ def _given(images: Tensor, form: PlacedForm) -> Tensor:
     return pixels.sigmoid() * 255 if form.squashed else pixels
 
 
-def augment(pixels: Tensor, draws: Draws, out_px: int) -> Tensor:
+def augment(pixels: Tensor, draws: AugmentParams, out_px: int) -> Tensor:
     """Rotate, crop, flip, resize, shuffle and drop planes: (N, C, S, S) to (N, C, out, out)."""
     if draws.degrees is not None:
         pixels = rotate(pixels, draws.degrees)

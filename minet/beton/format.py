@@ -48,7 +48,7 @@ Places = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Layout:
+class BetonFormat:
     """What is where in a beton of N images, in the order of the index."""
 
     page_bytes: int
@@ -76,7 +76,7 @@ class Layout:
         samples["image"]["data_ptr"] = self.pointers
         samples["label"] = self.labels
         written = header.tobytes() + fields.tobytes() + samples.tobytes()
-        return written.ljust(pages_at(len(self.labels), self.page_bytes), b"\0")
+        return written.ljust(data_offset(len(self.labels), self.page_bytes), b"\0")
 
     @cached_property
     def table_at(self) -> int:
@@ -92,7 +92,7 @@ class Layout:
         return rows.tobytes()
 
 
-def pages_at(count: int, page_bytes: int) -> int:
+def data_offset(count: int, page_bytes: int) -> int:
     """Give the place of the first page: the first multiple of its size behind the samples."""
     return -(-(_SAMPLES_AT + count * _SAMPLE.itemsize) // page_bytes) * page_bytes
 
@@ -102,7 +102,7 @@ def page_bytes_for(record_bytes: int) -> int:
     return max(_LEAST_PAGE_BYTES, 1 << (record_bytes - 1).bit_length())
 
 
-def next_place(at: int, size_bytes: int, page_bytes: int) -> int:
+def next_offset(at: int, size_bytes: int, page_bytes: int) -> int:
     """Give the place of a record that comes behind byte `at`: there, or on the next page."""
     left = page_bytes - at % page_bytes
     return at if size_bytes <= left else at + left
@@ -113,7 +113,7 @@ def place(sizes: Sequence[int], first: int, page_bytes: int) -> Places:
     pointers = np.empty(len(sizes), np.int64)
     at = first
     for number, size_bytes in enumerate(sizes):
-        pointers[number] = next_place(at, size_bytes, page_bytes)
+        pointers[number] = next_offset(at, size_bytes, page_bytes)
         at = int(pointers[number]) + size_bytes
     return pointers
 
@@ -137,7 +137,7 @@ class ContentDigest:
         return digest(digest(self._records) + digest(head) + digest(table)).hex()
 
 
-def read_layout(path: Path) -> Layout:
+def read_format(path: Path) -> BetonFormat:
     """Read where everything is; InputError if the file is no beton of square images and labels.
 
     Whatever the file holds, records of the layout returned lie within the file.
@@ -150,7 +150,7 @@ def read_layout(path: Path) -> Layout:
         raise InputError(f"{path}: not a beton of minet's: {error}") from error
 
 
-def read_ends(path: Path, layout: Layout) -> tuple[bytes, bytes]:
+def read_ends(path: Path, layout: BetonFormat) -> tuple[bytes, bytes]:
     """Read what stands before the first record and behind the last page: head and table."""
     with path.open("rb") as file:
         head = file.read(int(layout.pointers[0]))
@@ -158,7 +158,7 @@ def read_ends(path: Path, layout: Layout) -> tuple[bytes, bytes]:
         return head, file.read()
 
 
-def probe_digest(path: Path, layout: Layout) -> str:
+def probe_digest(path: Path, layout: BetonFormat) -> str:
     """Digest, in hex, of what is quick to read: the head, the table, a part of 64 places between.
 
     It tells a beton from any other in a few milliseconds, and finds damage by chance only; the
@@ -178,7 +178,7 @@ def probe_digest(path: Path, layout: Layout) -> str:
     return digest(read).hex()
 
 
-def _read(path: Path) -> Layout:
+def _read(path: Path) -> BetonFormat:
     size_bytes = path.stat().st_size
     header = _rows(path, _HEADER, 1, 0)[0]
     _expect("version", header["version"], _VERSION)
@@ -204,7 +204,7 @@ def _read(path: Path) -> Layout:
     if mode == RAW:
         _expect("size of a record", _only("size of a record", sizes), 3 * side_px**2)
     labels = samples["label"].astype(np.int64)
-    layout = Layout(int(header["page_size"]), side_px, mode, labels, pointers, sizes)
+    layout = BetonFormat(int(header["page_size"]), side_px, mode, labels, pointers, sizes)
     _expect("size in bytes", size_bytes, layout.table_at + table.nbytes)
     return layout
 

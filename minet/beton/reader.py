@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minet.beton.format import MODES, RAW, ContentDigest, probe_digest, read_ends, read_layout
+from minet.beton.format import MODES, RAW, ContentDigest, probe_digest, read_ends, read_format
 from minet.beton.jpeg import decode_record
 from minet.core.arrays import IndexArray, Pixels
 from minet.core.errors import InputError
@@ -17,7 +17,7 @@ _AGAIN = "remove both and run `dvc repro`"
 _AT_ONCE = 64  # records whose digests a thread takes at a time
 
 
-class Records:
+class BetonReader:
     """An open beton; any number of threads may read from it.
 
     Opening is quick whatever its size: the sidecar, the head and a few parts between are checked.
@@ -31,7 +31,7 @@ class Records:
         if not path.is_file():
             raise InputError(f"{path}: no such file; `dvc repro` makes it")
         self._expect("bytes", path.stat().st_size)
-        self.layout = read_layout(path)
+        self.layout = read_format(path)
         self._expect("count", len(self.layout.labels))
         self._expect("side_px", self.layout.side_px)
         self._expect("storage", next(k for k, mode in MODES.items() if mode == self.layout.mode))

@@ -3,19 +3,19 @@
 from pathlib import Path
 from typing import Any
 
-from minet.beton.reader import Records
+from minet.beton.reader import BetonReader
 from minet.core.errors import InputError
 
 
 def verify(path: Path, workers: int) -> dict[str, Any]:
     """Read a beton whole; return its sidecar's record, or InputError with all that is wrong."""
-    records = Records(path)
+    records = BetonReader(path)
     records.check_all(workers)
     _check_with_ffcv(records)
     return records.sidecar
 
 
-def _check_with_ffcv(records: Records) -> None:
+def _check_with_ffcv(records: BetonReader) -> None:
     """Let FFCV say where the images are; its import takes seconds, so nothing else needs it."""
     from ffcv.reader import Reader
 

@@ -19,17 +19,17 @@ from minet.beton.config import BetonRunSettings
 from minet.beton.format import (
     MODES,
     RAW,
+    BetonFormat,
     ContentDigest,
-    Layout,
-    next_place,
+    data_offset,
+    next_offset,
     page_bytes_for,
-    pages_at,
     place,
     probe_digest,
 )
 from minet.beton.jpeg import encode_record
 from minet.core.errors import InputError
-from minet.core.files import digest, whole_file
+from minet.core.files import atomic_write, digest
 from minet.core.threads import ordered_map
 from minet.images.decode import PixelSums
 from minet.images.fast_decode import Memory, prepare_file
@@ -63,7 +63,7 @@ def write_beton(
     The beton appears whole or not at all. InputError names an image that is no longer what the
     index saw. `progress` wraps the stream of records for a display.
     """
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         file = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         try:
             writer = _Writer(file, rows, settings)
@@ -94,7 +94,7 @@ class _Writer:
         self._mode, raw_bytes = MODES[settings.storage], 3 * settings.crop_px**2
         # a JPEG of noise at quality 100 is larger than its pixels
         self._page_bytes = page_bytes_for(raw_bytes if self._mode == RAW else 2 * raw_bytes)
-        self._first = pages_at(len(rows), self._page_bytes)
+        self._first = data_offset(len(rows), self._page_bytes)
         self._raw_places = place([raw_bytes] * len(rows), self._first, self._page_bytes)
         self._memory = Memory()
 
@@ -104,14 +104,14 @@ class _Writer:
         groups = [numbers[first : first + _AT_ONCE] for first in numbers[::_AT_ONCE]]
         return ordered_map(lambda group: [self._record(n) for n in group], groups, workers)
 
-    def finish(self, records: Iterable[Record]) -> tuple[Layout, str, PixelSums]:
+    def finish(self, records: Iterable[Record]) -> tuple[BetonFormat, str, PixelSums]:
         """Write what is not yet written; give layout, digest and sums."""
         content, sums, sizes, at = ContentDigest(), PixelSums(), [], self._first
         for record in records:
             size_bytes = 3 * self._settings.crop_px**2
             if record.jpeg is not None:
                 size_bytes = len(record.jpeg)
-                at = next_place(at, size_bytes, self._page_bytes)
+                at = next_offset(at, size_bytes, self._page_bytes)
                 _write_at(self._file, record.jpeg, at)
                 at += size_bytes
             sizes.append(size_bytes)
@@ -119,7 +119,7 @@ class _Writer:
             sums += record.sums
             if self._mode == RAW and len(sizes) % _TO_DISK == 0:
                 self._begin_to_disk(len(sizes) - _TO_DISK, len(sizes))
-        layout = Layout(
+        layout = BetonFormat(
             self._page_bytes,
             self._settings.crop_px,
             self._mode,

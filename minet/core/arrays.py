@@ -9,12 +9,12 @@ IndexArray = NDArray[np.int64]
 Pixels = NDArray[np.uint8]
 
 
-def whole_order(count: int) -> IndexArray:
+def all_indices(count: int) -> IndexArray:
     """Order of a split as it is indexed."""
     return np.arange(count, dtype=np.int64)
 
 
-def split_order(order: IndexArray, batch_size: int) -> Iterator[IndexArray]:
+def batched(order: IndexArray, batch_size: int) -> Iterator[IndexArray]:
     """Cut an order into batches; the last one may be smaller."""
     for first in range(0, len(order), batch_size):
         yield order[first : first + batch_size]

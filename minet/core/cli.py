@@ -13,7 +13,7 @@ from typing import NoReturn, TypeVar
 
 from tqdm import tqdm
 
-from minet.core.errors import LOST_CODE, InputError, LostError, StoppedError, left_to_launcher
+from minet.core.errors import PEER_LOST_CODE, InputError, InterruptedRun, PeerLost, left_to_launcher
 
 Item = TypeVar("Item")
 
@@ -41,12 +41,12 @@ def run(main: Callable[[], None]) -> None:
         main()
     except KeyboardInterrupt:
         _end("stopped; `dvc repro` goes on", 130)
-    except StoppedError as error:
+    except InterruptedRun as error:
         left_to_launcher(error)
         of_several = os.environ.get("RANK", "0") != "0"  # of which the first speaks
         _end("" if of_several else f"{error}; `dvc repro` goes on from there", error.exit_code)
-    except LostError as error:
-        _end(str(error), LOST_CODE)
+    except PeerLost as error:
+        _end(str(error), PEER_LOST_CODE)
     except InputError as error:
         told = left_to_launcher(error)
         _end("" if told else "error: " + "\n  ".join(error.problems), 1)
@@ -82,7 +82,7 @@ def workers() -> int:
     return int(asked)
 
 
-def watched(
+def progress_bar(
     items: Iterable[Item], total: int, what: str, *, images_each: int = 1
 ) -> Iterable[Item]:
     """Show how far a loop is: a bar in a terminal, in a file or in CI a line now and then.

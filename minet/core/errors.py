@@ -9,7 +9,7 @@ from pathlib import Path
 # how a run ends that was asked to stop and is saved: sysexits' "try again", the shell's Ctrl-C;
 # SIGTERM comes from schedulers and spot machines before the time is up
 EXIT_CODES = {signal.SIGTERM: 75, signal.SIGINT: 130}
-LOST_CODE = 76  # of a process that has lost the others of its run: sysexits' "remote error"
+PEER_LOST_CODE = 76  # of a process that has lost the others of its run: sysexits' "remote error"
 
 
 class InputError(ValueError):
@@ -24,7 +24,7 @@ class InputError(ValueError):
         self.problems = problems
 
 
-class StoppedError(Exception):
+class InterruptedRun(Exception):
     """The run was asked to stop; its state is saved, and the next run goes on from there."""
 
     def __init__(self, number: int) -> None:
@@ -38,11 +38,11 @@ class StoppedError(Exception):
         return EXIT_CODES[self.signal]
 
 
-class LostError(Exception):
+class PeerLost(Exception):
     """Another process of the run is gone, and says or has shown why."""
 
 
-def left_to_launcher(error: InputError | StoppedError) -> bool:
+def left_to_launcher(error: InputError | InterruptedRun) -> bool:
     """Leave to the launcher, ours or torch's, how a rank ended; False if there is none."""
     file = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if file is None:

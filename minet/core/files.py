@@ -1,4 +1,4 @@
-"""Records on disk: JSON and CSV that appear whole or not at all, and digests of files."""
+"""BetonReader on disk: JSON and CSV that appear whole or not at all, and digests of files."""
 
 import csv
 import hashlib
@@ -16,7 +16,7 @@ from minet.core.errors import InputError
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` to write to; it takes the place of `path` on success.
 
     An error removes it. A killed process leaves `<name>.partial`, which the next run overwrites;
@@ -35,10 +35,10 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def atomic_dir(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside `path` that takes its place on success, an error removes it.
 
-    Its files are not put on the disk one by one as `whole_file` does: after a power cut DVC finds
+    Its files are not put on the disk one by one as `atomic_write` does: after a power cut DVC finds
     other sizes than it noted and makes the folder anew.
     """
     partial = path.with_name(path.name + ".partial")
@@ -55,7 +55,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
     """Write a record as indented JSON in the order of its keys; not-a-number is an error."""
     text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(text + "\n", encoding="utf-8")
 
 
@@ -74,7 +74,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a CSV with a header; floats keep all their digits."""
-    with whole_file(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+    with atomic_write(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(rows)

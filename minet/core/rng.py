@@ -5,7 +5,7 @@ from enum import IntEnum
 import numpy as np
 
 
-class Stream(IntEnum):
+class RngStream(IntEnum):
     """What a stream of draws is for; keeps one use from shifting the draws of another."""
 
     ORDER = 0
@@ -25,8 +25,8 @@ class Stream(IntEnum):
     TEST = 14
 
 
-def generator(seed: int, stream: Stream, *words: int) -> np.random.Generator:
-    """Return the generator of one stream, say of an epoch: `generator(seed, Stream.FLIP, epoch)`.
+def generator(seed: int, stream: RngStream, *words: int) -> np.random.Generator:
+    """Return the generator of one stream, say of an epoch: `generator(seed, RngStream.FLIP, epoch)`.
 
     Words are non-negative. SeedSequence mixes them, so that seed 1 at epoch 0 shares nothing with
     seed 0 at epoch 1; it does not tell a missing word from a 0, so a stream always takes the same
@@ -35,7 +35,7 @@ def generator(seed: int, stream: Stream, *words: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, stream, *words])))
 
 
-def torch_seed(seed: int, stream: Stream, *words: int) -> int:
+def torch_seed(seed: int, stream: RngStream, *words: int) -> int:
     """Return a 63-bit seed for torch's own generators (initial weights, dropout)."""
     state = np.random.SeedSequence([seed, stream, *words]).generate_state(1, np.uint64)
     return int(state[0] >> np.uint64(1))

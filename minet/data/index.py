@@ -22,11 +22,11 @@ from minet.images.decode import decode
 
 PROBLEMS = ("missing", "unreadable", "duplicate", "leaked")
 
-Progress = Callable[[Iterable["Examined"], int], Iterable["Examined"]]
+Progress = Callable[[Iterable["CheckedImage"], int], Iterable["CheckedImage"]]
 
 
 @dataclass(frozen=True)
-class Examined:
+class CheckedImage:
     """An entry after its file was read; `problem` is one of PROBLEMS or empty."""
 
     split: str
@@ -40,8 +40,8 @@ class Examined:
 class Index:
     """What the index stage writes."""
 
-    images: dict[str, list[Examined]]  # split -> the usable images, in the order listed
-    skipped: list[Examined]
+    images: dict[str, list[CheckedImage]]  # split -> the usable images, in the order listed
+    skipped: list[CheckedImage]
     classes: list[str]
 
     def counts(self) -> dict[str, object]:
@@ -131,28 +131,28 @@ def _files(root: Path, folder: Path) -> Iterator[str]:
             yield (Path(place) / name).relative_to(root).as_posix()
 
 
-def _examine(root: Path, split: str, entry: Entry) -> Examined:
+def _examine(root: Path, split: str, entry: Entry) -> CheckedImage:
     """Read a file once: its digest, and whether it decodes."""
     try:
         data = (root / entry.path).read_bytes()
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        return Examined(split, entry, problem="missing", reason="no such file")
+        return CheckedImage(split, entry, problem="missing", reason="no such file")
     except OSError as error:
-        return Examined(split, entry, problem="unreadable", reason=str(error.strerror))
+        return CheckedImage(split, entry, problem="unreadable", reason=str(error.strerror))
     try:
         decode(data, reduced=True)
     except InputError as error:
-        return Examined(split, entry, problem="unreadable", reason=str(error))
-    return Examined(split, entry, digest=digest(data).hex())
+        return CheckedImage(split, entry, problem="unreadable", reason=str(error))
+    return CheckedImage(split, entry, digest=digest(data).hex())
 
 
-def _repeated(images: list[Examined]) -> Iterator[Examined]:
+def _repeated(images: list[CheckedImage]) -> Iterator[CheckedImage]:
     """Mark images whose bytes stand twice: the later one of a split, the earlier of two splits.
 
     Of an image in two splits the one in test is kept before val before train, so that skipping a
     leak leaves the evaluation as it is published.
     """
-    kept: dict[str, Examined] = {}
+    kept: dict[str, CheckedImage] = {}
     for image in sorted(images, key=lambda image: -SPLITS.index(image.split)):
         if image.digest:
             kept.setdefault(image.digest, image)
@@ -164,16 +164,16 @@ def _repeated(images: list[Examined]) -> Iterator[Examined]:
             reason = f"same bytes as {first.entry.path} ({first.entry.source})"
             if first.entry.label != image.entry.label:
                 reason += f", labelled {first.entry.label} there and {image.entry.label} here"
-            yield Examined(image.split, image.entry, image.digest, "duplicate", reason)
+            yield CheckedImage(image.split, image.entry, image.digest, "duplicate", reason)
         else:
             reason = f"same bytes as {first.entry.path} in {first.split} ({first.entry.source})"
-            yield Examined(image.split, image.entry, image.digest, "leaked", reason)
+            yield CheckedImage(image.split, image.entry, image.digest, "leaked", reason)
 
 
-def _report(images: list[Examined], most: int = 100) -> list[str]:
+def _report(images: list[CheckedImage], most: int = 100) -> list[str]:
     """Lines of problems by kind, at most `most` of each, and what to do about them."""
     lines = []
-    by_kind: Mapping[str, list[Examined]] = {
+    by_kind: Mapping[str, list[CheckedImage]] = {
         problem: [image for image in images if image.problem == problem] for problem in PROBLEMS
     }
     for problem, found in by_kind.items():

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from minet.core.rng import Stream, generator
+from minet.core.rng import RngStream, generator
 from minet.data.config import SPLITS, SampleSettings
 
 CLASSES = (
@@ -67,7 +67,7 @@ def sample_images(settings: SampleSettings) -> Iterator[SampleImage]:
 
 def draw_jpeg(image: SampleImage, seed: int) -> bytes:
     """Draw an image and encode it; the bytes depend on (seed, split, number, label) alone."""
-    rng = generator(seed, Stream.SAMPLE, SPLITS.index(image.split), image.number)
+    rng = generator(seed, RngStream.SAMPLE, SPLITS.index(image.split), image.number)
     picture = Image.fromarray(draw(image.label, rng))
     if rng.random() < _GREY_SHARE:
         picture = picture.convert("L")

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from minet.core.settings import AtLeastOne, Settings, Share, Threads
+from minet.core.settings import AtLeastOne, Fraction, Settings, Threads
 
 
 class SubmissionSettings(Settings):
@@ -19,14 +19,14 @@ class EvaluateSettings(Settings):
     """How the test split is scored; `mistakes` is the size of the gallery of worst mistakes.
 
     With `flip`, an image's probabilities are the means of those of it and of its mirror image.
-    `absent` is how planes are taken away from a model that was given all of them;
+    `missing_channels` is how planes are taken away from a model that was given all of them;
     `channel_shuffle` is the probability that an image's planes are shuffled.
     """
 
     batch_size: AtLeastOne
     threads: Threads
     flip: bool
-    absent: Literal["zero", "slice"]
-    channel_shuffle: Share
+    missing_channels: Literal["zero", "slice"]
+    channel_shuffle: Fraction
     mistakes: Annotated[int, Field(ge=0, le=100)]
     submission: SubmissionSettings

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from minet.augment.channels import tested_sets
 from minet.augment.plan import EpochPlan
-from minet.augment.transforms import Draws, InputForm, to_input
-from minet.core.arrays import whole_order
+from minet.augment.transforms import AugmentParams, InputSpec, to_input
+from minet.core.arrays import all_indices
 from minet.evaluate.metrics import Labels, Probabilities, worst_mistakes
 from minet.loader.batch import Batch, Source
 
@@ -27,11 +27,12 @@ class Predictions:
     pictures: NDArray[np.uint8]  # (M, H, W, 3) their pixels as stored
 
 
-def tested_forms(form: InputForm, absent: str) -> dict[str, InputForm]:
+def tested_forms(form: InputSpec, missing_channels: str) -> dict[str, InputSpec]:
     """Give the channel sets that a model can be tested on, and how each is given to it."""
-    sets = tested_sets(form.channels, form.protocol, absent)
+    sets = tested_sets(form.channels, form.channel_mode, missing_channels)
     return {
-        name: replace(form, channels=name, protocol=protocol) for name, protocol in sets.items()
+        name: replace(form, channels=name, channel_mode=channel_mode)
+        for name, channel_mode in sets.items()
     }
 
 
@@ -39,12 +40,12 @@ def tested_forms(form: InputForm, absent: str) -> dict[str, InputForm]:
 def predict(
     model: nn.Module,
     source: Source,
-    form: InputForm,
+    form: InputSpec,
     device: torch.device,
     *,
     mistakes: int,
     flip: bool = False,
-    absent: str = "zero",
+    missing_channels: str = "zero",
     plan: EpochPlan | None = None,
     progress: Callable[[Iterator[Batch], int], Iterable[Batch]],
 ) -> Predictions:
@@ -54,13 +55,13 @@ def predict(
     each image, if anything (`minet.train.config.scored_augment`).
     """
     model = model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    placed = {name: form.on(device) for name, form in tested_forms(form, absent).items()}
+    placed = {name: form.on(device) for name, form in tested_forms(form, missing_channels).items()}
     labels: list[Labels] = []
     outputs: dict[str, list[Probabilities]] = {name: [] for name in placed}
     gallery = _Gallery(mistakes)
-    for batch in progress(source.batches(whole_order(source.count)), source.count):
+    for batch in progress(source.batches(all_indices(source.count)), source.count):
         images = batch.images.to(device)
-        draws = None if plan is None else Draws.of(plan, batch.indices, device)
+        draws = None if plan is None else AugmentParams.of(plan, batch.indices, device)
         for name, found in outputs.items():
             inputs = to_input(images, placed[name], draws)
             shares = model(inputs).double().softmax(dim=1)

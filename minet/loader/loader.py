@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from minet.beton.format import RAW
-from minet.beton.reader import Records
-from minet.core.arrays import IndexArray, Pixels, split_order, whole_order
+from minet.beton.reader import BetonReader
+from minet.core.arrays import IndexArray, Pixels, all_indices, batched
 from minet.core.errors import InputError
 from minet.loader.batch import Batch
 from minet.loader.config import Cache
@@ -32,15 +32,15 @@ class BetonLoader:
     """Batches of one beton, which is held against its sidecar (`<split>.json` beside it)."""
 
     def __init__(
-        self, path: Path, *, batch_size: int, workers: int, page_locked: bool = False
+        self, path: Path, *, batch_size: int, workers: int, pin_memory: bool = False
     ) -> None:
         """Open a beton for batches of `batch_size` images, streamed by `workers` threads.
 
         They come in page-locked memory if asked, out of which a GPU takes them without a wait.
         InputError if the beton is not the file that was written.
         """
-        self._page_locked = page_locked
-        self._records = Records(path)
+        self._pin_memory = pin_memory
+        self._records = BetonReader(path)
         self._workers = workers
         self.record: dict[str, Any] = self._records.sidecar
         self.count, self.batch_size = len(self._records.layout.labels), batch_size
@@ -61,13 +61,13 @@ class BetonLoader:
         self.resident = True
         if device.type == "cpu":
             with ThreadPoolExecutor(self._workers) as pool:
-                images = self._begin_reading(pool, whole_order(self.count))()
+                images = self._begin_reading(pool, all_indices(self.count))()
             self._gather = images.__getitem__
             return
         side_px = self._records.layout.side_px
         shape = (self.count, side_px, side_px, 3)
         there = torch.empty(shape, dtype=torch.uint8, device=device)
-        for indices, pixels in self._stream(whole_order(self.count)):
+        for indices, pixels in self._stream(all_indices(self.count)):
             there[int(indices[0]) : int(indices[-1]) + 1] = torch.from_numpy(pixels)
         self._there = there
 
@@ -90,7 +90,7 @@ class BetonLoader:
         places = torch.from_numpy(order.copy()).to(images.device)
         labels = torch.from_numpy(self._records.layout.labels[order]).to(images.device)
         done = 0
-        for indices in split_order(order, self.batch_size):
+        for indices in batched(order, self.batch_size):
             part = slice(done, done + len(indices))
             pixels = images.index_select(0, places[part]).permute(0, 3, 1, 2)
             yield Batch(pixels, labels[part], indices)
@@ -101,7 +101,7 @@ class BetonLoader:
         waiting: deque[tuple[IndexArray, Callable[[], Pixels]]] = deque()
         with ThreadPoolExecutor(self._workers) as pool:
             try:
-                for indices in split_order(order, self.batch_size):
+                for indices in batched(order, self.batch_size):
                     waiting.append((indices, self._begin(pool, indices)))
                     if len(waiting) > _AHEAD:
                         yield _finished(*waiting.popleft())
@@ -122,7 +122,7 @@ class BetonLoader:
 
     def _gathered(self, gather: Callable[[IndexArray], Pixels], indices: IndexArray) -> Pixels:
         images = gather(indices)
-        if not self._page_locked:
+        if not self._pin_memory:
             return images
         locked = self._memory(len(indices))
         np.copyto(locked, images)
@@ -132,7 +132,7 @@ class BetonLoader:
         """Give room for images; page-locked memory is used again when a GPU has read it."""
         side_px = self._records.layout.side_px
         shape = (images, side_px, side_px, 3)
-        if not self._page_locked:
+        if not self._pin_memory:
             return np.empty(shape, np.uint8)
         room: Pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=True).numpy()
         return room
@@ -163,23 +163,23 @@ def open_loaders(
     workers: int,
     cache: Cache,
     device: torch.device,
-    neighbours: int = 1,
+    local_world_size: int = 1,
 ) -> list[BetonLoader]:
     """Open the betons of several splits, each with the size of its batches.
 
     All are to be resident on a device, or all to be streamed. With `cache` auto they are resident
-    if together they take no more than RESIDENT_SHARE of what is free, of which `neighbours`
+    if together they take no more than RESIDENT_SHARE of what is free, of which `local_world_size`
     processes on this machine take as much each where there is no GPU. InputError if they are to be
     resident and do not fit.
     """
     loaders = [
-        BetonLoader(path, batch_size=batch_size, workers=workers, page_locked=device.type == "cuda")
+        BetonLoader(path, batch_size=batch_size, workers=workers, pin_memory=device.type == "cuda")
         for path, batch_size in betons
     ]
     if cache == "stream":
         return loaders
     needed = sum(loader.pixel_bytes for loader in loaders)
-    free = free_bytes(device) // (1 if device.type == "cuda" else neighbours)
+    free = free_bytes(device) // (1 if device.type == "cuda" else local_world_size)
     if cache == "resident" and needed > free:
         raise InputError(
             f"data.cache is resident, but the images need {needed / 1e9:.1f} GB and {device} has "

@@ -7,7 +7,7 @@ import torch
 from minet.loader.batch import Batch
 
 
-def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+def prefetch_to_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
     """Give batches on a device, in their order; those of a CPU or already there as they are.
 
     The copies run on a stream of their own, out of page-locked memory without a wait for either

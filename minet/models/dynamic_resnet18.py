@@ -45,7 +45,7 @@ class DynamicConv(nn.Module):
         # kept with the weights: the best epoch's temperature is the one to evaluate with
         self.register_buffer("temperature", torch.tensor(float(temperature)))
 
-    def at_epoch(self, epoch: int) -> None:
+    def set_epoch(self, epoch: int) -> None:
         """Set the temperature of an epoch, counted from 0."""
         done = min(1.0, epoch / self.epochs) if self.epochs else 1.0
         self.temperature.fill_(self.start + (1 - self.start) * done)

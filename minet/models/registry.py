@@ -79,7 +79,7 @@ def pretrained_url(name: str) -> str | None:
     return None if weights is None else str(weights.url)
 
 
-def fresh_layers(name: str) -> tuple[str, ...]:
+def reinitialized_layers(name: str) -> tuple[str, ...]:
     """First words of the layers that those weights have nothing for."""
     return tuple(getattr(_module(name), "NOT_PRETRAINED", ()))
 

@@ -9,14 +9,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from minet.core.errors import InputError
-from minet.core.files import read_json, whole_file, write_json
+from minet.core.files import atomic_write, read_json, write_json
 from minet.nn.build import build_by_name
 
 
 def save_model(weights: Path, card: Path, state: Mapping[str, Tensor], record: Any) -> None:
     """Write weights (safetensors) and beside them the card: all that is needed to use them."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    with whole_file(weights) as partial:
+    with atomic_write(weights) as partial:
         save_file(tensors, partial)
     write_json(card, record)
 

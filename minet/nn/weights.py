@@ -63,14 +63,14 @@ def weight_problems(
     weights: Mapping[str, Tensor],
     *,
     head: Collection[str],
-    fresh: Collection[str],
+    reinitialized: Collection[str],
 ) -> list[str]:
     """Say what of the weights does not fit: what is missing, in excess or of another shape.
 
-    A head of other classes fits (it stays as it is), and so do names that begin as one of `fresh`,
+    A head of other classes fits (it stays as it is), and so do names that begin as one of `reinitialized`,
     which the weights are known to lack.
     """
-    wanted, free = model.state_dict(), tuple(fresh)
+    wanted, free = model.state_dict(), tuple(reinitialized)
     problems = []
     for name, tensor in wanted.items():
         counter = name.endswith("num_batches_tracked")  # files from before torch 0.4.1 lack it

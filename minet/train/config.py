@@ -4,9 +4,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from minet.augment.channels import ChannelSet, Protocol
+from minet.augment.channels import ChannelMode, ChannelSet
 from minet.augment.config import AugmentSettings, CompatSettings
-from minet.core.settings import AtLeastOne, NotNegative, Pixels, Positive, Settings, Share, Threads
+from minet.core.settings import (
+    AtLeastOne,
+    Fraction,
+    NotNegative,
+    Pixels,
+    Positive,
+    Settings,
+    Threads,
+)
 from minet.loader.config import Cache
 
 RANDOM, IMAGENET = "random", "imagenet"  # what `weights` may be, besides the name of a file
@@ -17,26 +25,26 @@ class TrainSettings(Settings):
 
     epochs: AtLeastOne
     batch_size: AtLeastOne
-    accumulate: AtLeastOne
+    accumulation_steps: AtLeastOne
     channels: ChannelSet
-    protocol: Protocol
+    channel_mode: ChannelMode
     input_px: Pixels
-    start_px: Annotated[int, Field(ge=0)]
-    start_epochs: NotNegative
+    initial_px: Annotated[int, Field(ge=0)]
+    growth_epochs: NotNegative
     optimizer: Literal["sgd", "adam", "adamw"]
     lr: Positive
-    momentum: Share
+    momentum: Fraction
     nesterov: bool
     weight_decay: NotNegative
-    decay_all: bool
-    clip_norm: NotNegative
+    decay_norm_and_bias: bool
+    max_grad_norm: NotNegative
     schedule: Literal["cosine", "linear", "step", "constant"]
     warmup_epochs: NotNegative
-    step_epochs: tuple[AtLeastOne, ...]
-    step_factor: Annotated[float, Field(gt=0, le=1)]
+    milestones: tuple[AtLeastOne, ...]
+    gamma: Annotated[float, Field(gt=0, le=1)]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     ema_decay: Annotated[float, Field(ge=0, lt=1)]
-    best_by: Literal["loss", "accuracy"]
+    selection_metric: Literal["loss", "accuracy"]
     normalize: Literal["dataset", "imagenet", "none"]
     precision: Literal["auto", "float32", "bfloat16"]
     compile: Literal["auto", "always", "never"]
@@ -52,28 +60,30 @@ class TrainSettings(Settings):
     @field_validator("augment")
     @classmethod
     def _has_three_planes(cls, augment: AugmentSettings, info: ValidationInfo) -> AugmentSettings:
-        channels, protocol = (info.data.get(name) for name in ("channels", "protocol"))
-        if channels == "RGB" or protocol in ("zero", None):
+        channels, channel_mode = (info.data.get(name) for name in ("channels", "channel_mode"))
+        if channels == "RGB" or channel_mode in ("zero", None):
             return augment
         for name in ("channel_shuffle", "channel_dropout"):
             if getattr(augment, name):
-                raise ValueError(f"{name} must be 0 where protocol {protocol} leaves planes out")
+                raise ValueError(
+                    f"{name} must be 0 where channel_mode {channel_mode} leaves planes out"
+                )
         return augment
 
-    @field_validator("accumulate", "processes")
+    @field_validator("accumulation_steps", "processes")
     @classmethod
     def _batch_is_enough(cls, parts: int, info: ValidationInfo) -> int:
         if parts > info.data.get("batch_size", parts):
             raise ValueError(f"must be at most batch_size, {info.data['batch_size']}")
         return parts
 
-    @field_validator("start_px")
+    @field_validator("initial_px")
     @classmethod
-    def _start_is_smaller(cls, start_px: int, info: ValidationInfo) -> int:
-        if start_px and not 8 <= start_px <= info.data.get("input_px", start_px):
+    def _start_is_smaller(cls, initial_px: int, info: ValidationInfo) -> int:
+        if initial_px and not 8 <= initial_px <= info.data.get("input_px", initial_px):
             most = info.data.get("input_px")
             raise ValueError(f"must be 0 (no growth) or from 8 to input_px, {most}")
-        return start_px
+        return initial_px
 
     @field_validator("nesterov")
     @classmethod
@@ -82,7 +92,7 @@ class TrainSettings(Settings):
             raise ValueError("must be false where momentum is 0")
         return nesterov
 
-    @field_validator("start_epochs", "warmup_epochs")
+    @field_validator("growth_epochs", "warmup_epochs")
     @classmethod
     def _fits_in_the_run(cls, epochs: float, info: ValidationInfo) -> float:
         if epochs > info.data.get("epochs", epochs):
@@ -92,13 +102,13 @@ class TrainSettings(Settings):
 
 # what goes beyond plain training, with the values that switch it off
 _EXTRAS: dict[str, object] = {
-    "start_px": 0,
-    "clip_norm": 0.0,
-    "accumulate": 1,
+    "initial_px": 0,
+    "max_grad_norm": 0.0,
+    "accumulation_steps": 1,
     "label_smoothing": 0.0,
     "ema_decay": 0.0,
     "channels": "RGB",
-    "protocol": "zero",
+    "channel_mode": "zero",
 }
 
 
@@ -113,8 +123,8 @@ def extra_settings(recipe: TrainSettings) -> dict[str, object]:
     extras = {
         name: value for name, off in _EXTRAS.items() if (value := getattr(recipe, name)) != off
     }
-    if not recipe.start_epochs:  # nothing grows
-        extras.pop("start_px", None)
+    if not recipe.growth_epochs:  # nothing grows
+        extras.pop("initial_px", None)
     return extras | mixing | ({"compat": compat} if compat else {})
 
 
@@ -126,7 +136,7 @@ _CONDUCT = {"save_every_s", "processes", "tensorboard", "dvclive"}
 class RunSettings(Settings):
     """What `train` reads: one model with its builder ("module:function"), arguments, recipe.
 
-    `weights` says what it starts from; layers named in `fresh` stay random all the same. `cache`
+    `weights` says what it starts from; layers named in `reinitialized` stay random all the same. `cache`
     changes no byte of the outcome.
     """
 
@@ -134,7 +144,7 @@ class RunSettings(Settings):
     builder: str
     arguments: dict[str, Any]
     weights: str
-    fresh: tuple[str, ...]
+    reinitialized: tuple[str, ...]
     seed: int
     cache: Cache
     train: TrainSettings

@@ -9,21 +9,21 @@ from torch import Tensor, nn
 
 from minet.augment.plan import EpochPlan
 from minet.loader.batch import Batch, Source
-from minet.loader.sharding import Share
+from minet.loader.sharding import BatchSharder
 from minet.train.config import RunSettings
 from minet.train.interrupt import Interrupt
 from minet.train.state import EpochRecord
-from minet.train.step import Engine
+from minet.train.step import TrainStep
 
 
 class Store(Protocol):
-    """Where a run's state is kept; `minet.train.snapshot.ResumeStore` is one."""
+    """Where a run's state is kept; `minet.train.snapshot.SnapshotStore` is one."""
 
     def load(self) -> dict[str, Any] | None:
         """Give the last state saved, on the CPU, or None."""
         ...
 
-    def due(self) -> bool:
+    def should_save(self) -> bool:
         """Whether it is time for another save."""
         ...
 
@@ -37,7 +37,7 @@ class Store(Protocol):
 
 
 @dataclass(frozen=True)
-class Watcher:
+class Callbacks:
     """What the loop tells the outside: steps as they come, and each epoch when it is over.
 
     A run that goes on gives the history so far once more: its file may be gone, since DVC removes
@@ -50,7 +50,7 @@ class Watcher:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainResult:
     """What a run leaves: the weights of the best epoch and the story of all."""
 
     weights: dict[str, Tensor]
@@ -60,7 +60,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainContext:
     """The parts of a run, for this process.
 
     `plan` gives an epoch's plan from its number; `val_plan` one of what is done to the images of
@@ -68,14 +68,14 @@ class Run:
     """
 
     settings: RunSettings
-    engine: Engine
+    engine: TrainStep
     train: Source
     val: Source
-    share: Share
+    share: BatchSharder
     count: int  # training images, of all ranks
     plan: Callable[[int], EpochPlan]
     store: Store
-    watcher: Watcher
+    watcher: Callbacks
     val_plan: Callable[[int], EpochPlan] | None = None
     interrupt: Interrupt = field(default_factory=lambda: Interrupt(patient=False))
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 _AVERAGED_BUFFERS = ("running_mean", "running_var")  # the others say what is, say a temperature
 
 
-class Average:
+class EMA:
     """The exponential moving average of a model's parameters and of its norms' statistics."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -39,11 +39,11 @@ class Average:
         finally:
             self._copy(live)
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Give all that it knows; it is what it is, not a copy."""
         return {"mean": self._mean, "steps": self._steps}
 
-    def resume(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a state."""
         self._steps = state["steps"]
         for mean, saved in zip(self._mean, state["mean"], strict=True):

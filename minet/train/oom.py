@@ -19,7 +19,9 @@ _WORDS = (
 
 
 @contextmanager
-def told_of_memory(recipe: TrainSettings, ranks: int, device: torch.device) -> Iterator[None]:
+def oom_as_input_error(
+    recipe: TrainSettings, world_size: int, device: torch.device
+) -> Iterator[None]:
     """Turn running out of a device's memory into InputError: what was tried, what to try."""
     try:
         yield
@@ -27,7 +29,7 @@ def told_of_memory(recipe: TrainSettings, ranks: int, device: torch.device) -> I
         if not _is_out_of_memory(error):
             raise
         where = torch.cuda.get_device_name(device) if device.type == "cuda" else "this machine"
-        raise InputError(_advice(recipe, ranks, where)) from error
+        raise InputError(_advice(recipe, world_size, where)) from error
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -35,15 +37,15 @@ def _is_out_of_memory(error: Exception) -> bool:
     return known or any(words in str(error) for words in _WORDS)
 
 
-def _advice(recipe: TrainSettings, ranks: int, where: str) -> str:
-    images = -(-recipe.batch_size // (ranks * recipe.accumulate))
+def _advice(recipe: TrainSettings, world_size: int, where: str) -> str:
+    images = -(-recipe.batch_size // (world_size * recipe.accumulation_steps))
     tried = f"{images} image{'s' if images > 1 else ''} of {recipe.input_px} px at once"
     if images == 1:
         return f"{where} has not the memory for {tried}; try a smaller train.input_px or model"
-    parts = min(2 * recipe.accumulate, recipe.batch_size)
-    fewer = max(ranks, recipe.accumulate, recipe.batch_size // 2)
+    parts = min(2 * recipe.accumulation_steps, recipe.batch_size)
+    fewer = max(world_size, recipe.accumulation_steps, recipe.batch_size // 2)
     return (
         f"{where} has not the memory for {tried} (train.batch_size is {recipe.batch_size}, "
-        f"train.accumulate {recipe.accumulate}); try train.accumulate={parts} (the same steps, in "
+        f"train.accumulation_steps {recipe.accumulation_steps}); try train.accumulation_steps={parts} (the same steps, in "
         f"parts) or train.batch_size={fewer}"
     )

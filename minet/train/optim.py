@@ -33,6 +33,6 @@ def _groups(parameters: Iterable[nn.Parameter], recipe: TrainSettings) -> list[d
     decayed: list[Tensor] = []
     spared: list[Tensor] = []
     for parameter in parameters:
-        (decayed if recipe.decay_all or parameter.ndim > 1 else spared).append(parameter)
+        (decayed if recipe.decay_norm_and_bias or parameter.ndim > 1 else spared).append(parameter)
     groups: list[dict[str, object]] = [{"params": decayed, "weight_decay": recipe.weight_decay}]
     return [*groups, {"params": spared, "weight_decay": 0.0}] if spared else groups

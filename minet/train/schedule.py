@@ -12,12 +12,12 @@ def learning_rate(recipe: TrainSettings, epoch: float) -> float:
 
     A step takes the rate of its middle: no step has rate 0, at either end of the run.
     A linear warm-up over `warmup_epochs` multiplies the schedule: cosine and linear fall to 0 at
-    the end, step multiplies by `step_factor` at each of `step_epochs`, constant stays.
+    the end, step multiplies by `gamma` at each of `milestones`, constant stays.
     """
     warm = min(1.0, epoch / recipe.warmup_epochs) if recipe.warmup_epochs else 1.0
     if recipe.schedule == "step":
-        passed = sum(epoch >= milestone for milestone in recipe.step_epochs)
-        return recipe.lr * warm * recipe.step_factor**passed
+        passed = sum(epoch >= milestone for milestone in recipe.milestones)
+        return recipe.lr * warm * recipe.gamma**passed
     if recipe.schedule == "constant":
         return recipe.lr * warm
     cooling = max(0.0, epoch - recipe.warmup_epochs)
@@ -27,12 +27,12 @@ def learning_rate(recipe: TrainSettings, epoch: float) -> float:
 
 
 def side_at(recipe: TrainSettings, epoch: int) -> int:
-    """Side of the images in an epoch, in pixels: from `start_px` up to `input_px`.
+    """Side of the images in an epoch, in pixels: from `initial_px` up to `input_px`.
 
-    It grows linearly over `start_epochs`, in steps of 16 px (1904.11486 and others train small
+    It grows linearly over `growth_epochs`, in steps of 16 px (1904.11486 and others train small
     images first); validation always sees `input_px`.
     """
-    if not recipe.start_px or epoch >= recipe.start_epochs:
+    if not recipe.initial_px or epoch >= recipe.growth_epochs:
         return recipe.input_px
-    grown = (recipe.input_px - recipe.start_px) * epoch / recipe.start_epochs
-    return min(recipe.input_px, recipe.start_px + int(grown // _SIDE_STEP_PX) * _SIDE_STEP_PX)
+    grown = (recipe.input_px - recipe.initial_px) * epoch / recipe.growth_epochs
+    return min(recipe.input_px, recipe.initial_px + int(grown // _SIDE_STEP_PX) * _SIDE_STEP_PX)

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from minet.core.errors import InputError
-from minet.core.files import whole_file
+from minet.core.files import atomic_write
 
 
 def fingerprint(*parts: object) -> str:
@@ -35,14 +35,14 @@ def fingerprint(*parts: object) -> str:
     return digest.hexdigest()[:16]
 
 
-class ResumeStore:
+class SnapshotStore:
     """Where one run saves its state; belongs to one fingerprint and one process at a time.
 
     A save is a copy, made at once, that a thread writes: training goes on meanwhile.
     """
 
     def __init__(self, folder: Path, save_every_s: float) -> None:
-        """Name the folder; `hold` takes it."""
+        """Name the folder; `lock` takes it."""
         self._folder = folder
         self._file = folder / "state.pt"
         self._save_every_s = save_every_s
@@ -53,7 +53,7 @@ class ResumeStore:
         self._began = time.monotonic()
 
     @contextmanager
-    def hold(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Keep other processes out while the run lasts; InputError names the one that is in.
 
         What was saved is on the disk when the run ends, however it ends.
@@ -82,7 +82,7 @@ class ResumeStore:
         state: dict[str, Any] = torch.load(self._file, map_location="cpu", weights_only=True)
         return state
 
-    def due(self) -> bool:
+    def should_save(self) -> bool:
         """Whether the last save is `save_every_s` ago, and on the disk."""
         if self._writing is not None and not self._writing.done():
             return False
@@ -123,7 +123,7 @@ class ResumeStore:
         shutil.rmtree(self._folder)
 
     def _write(self, state: Mapping[str, Any]) -> None:
-        with whole_file(self._file) as partial, partial.open("wb") as file:
+        with atomic_write(self._file) as partial, partial.open("wb") as file:
             torch.save(state, file)
 
 

@@ -26,7 +26,7 @@ class EpochRecord:
     lr: float
 
 
-class Progress:
+class TrainState:
     """The books of a run; sums of an epoch stay on the device until it ends."""
 
     def __init__(self, run: RunSettings, device: torch.device) -> None:
@@ -43,7 +43,7 @@ class Progress:
         self._clock_s = 0.0
         self._looks = _Looks()
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Give all of it for `resume`; it is what it is, not a copy."""
         plain = ("epoch", "step", "losses", "hits", "seconds", "best_weights", "best_epoch")
         return {name: getattr(self, name) for name in plain} | {
@@ -51,7 +51,7 @@ class Progress:
             "history": [asdict(record) for record in self.history],
         }
 
-    def resume(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up saved books."""
         self.history = [EpochRecord(**record) for record in state["history"]]
         self._elapsed_s = state["elapsed_s"]
@@ -102,7 +102,7 @@ class Progress:
         )
 
     def _better(self, one: EpochRecord, other: EpochRecord) -> bool:
-        if self._run.train.best_by == "loss":
+        if self._run.train.selection_metric == "loss":
             return one.val_loss < other.val_loss
         return one.val_accuracy > other.val_accuracy
 

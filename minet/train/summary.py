@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from minet.train.config import TrainSettings, extra_settings
-from minet.train.context import Outcome, Run
-from minet.train.snapshot import ResumeStore
-from minet.train.step import Engine
+from minet.train.context import TrainContext, TrainResult
+from minet.train.snapshot import SnapshotStore
+from minet.train.step import TrainStep
 
 
 def device_name(device: torch.device) -> str:
@@ -17,13 +17,13 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
-def conditions(engine: Engine, *, resident: bool) -> str:
+def conditions(engine: TrainStep, *, resident: bool) -> str:
     """Say what decides the speed, as it was chosen."""
-    ranks, threads = engine.team.ranks, torch.get_num_threads()
+    world_size, threads = engine.team.world_size, torch.get_num_threads()
     return ", ".join(
         [
             device_name(engine.device),
-            f"{_counted(ranks, 'process', 'es')} of {_counted(threads, 'thread', 's')}",
+            f"{_counted(world_size, 'process', 'es')} of {_counted(threads, 'thread', 's')}",
             str(engine.dtype).removeprefix("torch."),
             "compiled" if engine.compiled else "not compiled",
             "images in memory" if resident else "images read as they come",
@@ -35,7 +35,7 @@ def _counted(number: int, noun: str, plural: str) -> str:
     return f"{number} {noun}{plural if number > 1 else ''}"
 
 
-def metrics_record(outcome: Outcome, recipe: TrainSettings) -> dict[str, Any]:
+def metrics_record(outcome: TrainResult, recipe: TrainSettings) -> dict[str, Any]:
     """Give metrics/train.json: the best epoch, and what went beyond plain training."""
     best = asdict(outcome.best)
     del best["lr"]
@@ -44,13 +44,13 @@ def metrics_record(outcome: Outcome, recipe: TrainSettings) -> dict[str, Any]:
     return record | ({"extras": extras} if extras else {})
 
 
-def speed_record(outcome: Outcome, run: Run, store: ResumeStore) -> dict[str, Any]:
+def speed_record(outcome: TrainResult, run: TrainContext, store: SnapshotStore) -> dict[str, Any]:
     """Seconds and images a second, of training with validation; differ from run to run."""
     seconds, engine = median(outcome.seconds), run.engine
     return {
         "model": run.settings.model,
         "device": device_name(engine.device),
-        "processes": engine.team.ranks,
+        "processes": engine.team.world_size,
         "threads": torch.get_num_threads(),
         "precision": str(engine.dtype).removeprefix("torch."),
         "compiled": engine.compiled,

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, field_validator
 
 from minet.augment.channels import ChannelSet
 from minet.beton.config import BetonSettings
-from minet.core.settings import AtLeastOne, Settings, Share
+from minet.core.settings import AtLeastOne, Fraction, Settings
 from minet.cost.config import CostRunSettings
 from minet.data.config import DataSettings, SampleSettings
 from minet.evaluate.config import EvaluateSettings
@@ -31,19 +31,19 @@ class Published(Settings):
     """
 
     source: str = ""
-    accuracy: Share | None = None  # of the test split
-    max_accuracy: Share | None = None  # the best epoch's, by the test split
-    val_accuracy: Share | None = None
-    train_accuracy: Share | None = None
-    kaggle: Share | None = None
+    accuracy: Fraction | None = None  # of the test split
+    max_accuracy: Fraction | None = None  # the best epoch's, by the test split
+    val_accuracy: Fraction | None = None
+    train_accuracy: Fraction | None = None
+    kaggle: Fraction | None = None
     loss: float | None = None
     val_loss: float | None = None
     train_loss: float | None = None
-    precision: Share | None = None
-    recall: Share | None = None
-    f1: Share | None = None
+    precision: Fraction | None = None
+    recall: Fraction | None = None
+    f1: Fraction | None = None
     epoch_s: float | None = None
-    channels: dict[ChannelSet, Share] = Field(default_factory=dict)
+    channels: dict[ChannelSet, Fraction] = Field(default_factory=dict)
     cost: dict[str, str] = Field(default_factory=dict)
 
 
@@ -67,7 +67,7 @@ class Row(Settings):
     evaluate: dict[str, Any] = Field(default_factory=dict)
     budgets: dict[str, dict[str, Any]] = Field(default_factory=dict)
     baseline: str | None = None
-    rule: Share | None = None
+    rule: Fraction | None = None
     channels_line: str | None = None
     published: Published = Published()
     note: str = ""

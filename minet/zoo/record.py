@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from minet.core.errors import InputError
-from minet.core.settings import dotted
+from minet.core.settings import flatten
 from minet.stats.comparison import Hits, accuracy_summary, compare, holm
 from minet.zoo.config import RowSettings
 
@@ -109,5 +109,5 @@ def _budgeted(settings: RowSettings) -> dict[str, Any]:
     """Give the settings of the recipe that the budget changed, by dotted key, as published."""
     run = settings.train
     published = run.model_copy(update={"train": settings.published})
-    used, before = (dict(dotted(one.record()["train"])) for one in (run, published))
+    used, before = (dict(flatten(one.record()["train"])) for one in (run, published))
     return {key: value for key, value in before.items() if value != used[key]}

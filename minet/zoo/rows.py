@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from minet.augment.channels import planes_given
+from minet.augment.channels import input_channels
 from minet.beton.config import BetonSettings
 from minet.core.errors import InputError
 from minet.core.settings import choices, merge, parse, setting_problems
@@ -47,9 +47,9 @@ def check_zoo(
 
 
 def row_settings(
-    name: str, zoo: Zoo, params: Params, builder: str, fresh: tuple[str, ...]
+    name: str, zoo: Zoo, params: Params, builder: str, reinitialized: tuple[str, ...]
 ) -> RowSettings:
-    """Give what a row's stages read; `fresh` are the layers that ImageNet weights leave random."""
+    """Give what a row's stages read; `reinitialized` are the layers that ImageNet weights leave random."""
     row = zoo.rows[name]
     full = _recipe(row, zoo, params)
     pretrained = zoo.initials[row.initial] is not None and zoo.budgets[zoo.budget].pretrained
@@ -65,13 +65,13 @@ def row_settings(
             seed=zoo.seeds[0],
             cache=params.data.cache,
             weights=IMAGENET if pretrained else RANDOM,
-            fresh=fresh if pretrained else (),
+            reinitialized=reinitialized if pretrained else (),
             train=parse(TrainSettings, _within_budget(full, row, zoo)),
         ),
         evaluate=parse(EvaluateSettings, _evaluation(row, zoo, params)),
         cost=CostRunSettings(  # of what was published, whatever the budget
             **chosen,
-            channels=len(planes_given(published.channels, published.protocol)),
+            channels=len(input_channels(published.channels, published.channel_mode)),
             input_px=published.input_px,
         ),
     )

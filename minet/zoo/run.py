@@ -14,11 +14,11 @@ from pathlib import Path
 from threading import Event
 
 from minet.core.errors import InputError
-from minet.core.files import whole_file
+from minet.core.files import atomic_write
 from minet.models.registry import MODELS
 from minet.zoo.ray_cluster import connected, find_origin, run_rows
 from minet.zoo.rows import read_zoo, with_baselines
-from minet.zoo.table import MEANING, turned_table
+from minet.zoo.table import MEANING, transposed
 
 PARAMS, ROWS = Path("params.yaml"), Path("zoo/params.yaml")
 PIPELINE, TABLE = "zoo/dvc.yaml", Path("zoo/table.md")
@@ -96,7 +96,7 @@ class _Rows:
         repro = ["repro", *(["--pull"] if pull else [])]
         if self.whole:
             _dvc([*repro, PIPELINE])
-            put_table(Path("README.md"), TABLE)
+            update_readme(Path("README.md"), TABLE)
             return
         runs = [f"{PIPELINE}:evaluate@{name}-{seed}" for name in self.names for seed in self.seeds]
         _dvc([*repro, *runs, *(f"{PIPELINE}:cost@{name}" for name in self.names)])
@@ -106,7 +106,7 @@ class _Rows:
         folders = Folders(Path("zoo/settings"), INPUTS, Path("zoo/runs"), Path("zoo/cost"))
         record = zoo_record(self.budget, {name: row_outcome(name, folders) for name in self.names})
         print(f"Budget {self.budget}{MEANING.get(self.budget, '')}. p is adjusted over these rows.")
-        print(turned_table(record))
+        print(transposed(record))
 
 
 def reads(name: str, targets: Iterable[str], inputs: Path = INPUTS) -> list[str]:
@@ -155,7 +155,7 @@ def changed_rows(status: Mapping[str, object]) -> dict[str, list[str]]:
     }
 
 
-def put_table(page: Path, table: Path) -> None:
+def update_readme(page: Path, table: Path) -> None:
     """Put the table of the rows between the markers of a page."""
     lines = [line for line in table.read_text(encoding="utf-8").splitlines() if line]
     first = next(place for place, line in enumerate(lines) if line.startswith("|"))
@@ -171,7 +171,7 @@ def put_table(page: Path, table: Path) -> None:
     if found != 1:
         raise InputError(f"{page}: has {found} places between <!-- zoo --> and <!-- /zoo -->")
     if after != before:
-        with whole_file(page) as partial:
+        with atomic_write(page) as partial:
             partial.write_text(after, encoding="utf-8")
 
 
@@ -179,19 +179,19 @@ def _side_by_side(
     rows: Mapping[str, list[str]], jobs: int, environment: dict[str, str]
 ) -> Iterator[tuple[str, int, float]]:
     """Run each row in a process of its own; gives row, exit code and seconds as rows end."""
-    called_off = Event()
+    cancelled = Event()
 
     def in_turn(names: Iterable[str]) -> list[tuple[str, int, float]]:
-        begun = (name for name in names if not called_off.is_set())
+        begun = (name for name in names if not cancelled.is_set())
         return [(name, *_row(name, rows[name], environment)) for name in begun]
 
     with ThreadPoolExecutor(jobs) as pool:
-        begun = [pool.submit(in_turn, group) for group in twins(rows)]
+        begun = [pool.submit(in_turn, group) for group in duplicate_runs(rows)]
         try:
             for future in as_completed(begun):
                 yield from future.result()
         except BaseException:
-            called_off.set()
+            cancelled.set()
             pool.shutdown(wait=True, cancel_futures=True)
             raise
 
@@ -215,7 +215,7 @@ def _tell(ended: Iterable[tuple[str, int, float]], count: int) -> None:
         raise InputError(*(f"{name}: see {LOGS / name}.log" for name in sorted(failed)))
 
 
-def twins(rows: Iterable[str], inputs: Path = INPUTS) -> list[list[str]]:
+def duplicate_runs(rows: Iterable[str], inputs: Path = INPUTS) -> list[list[str]]:
     """Group rows, each `<row>-<seed>`, that train by the same settings, as within a small budget.
 
     They must not train at once: both would keep the same state to resume from.

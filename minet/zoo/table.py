@@ -65,7 +65,7 @@ def reference(published: Record) -> tuple[str, float] | None:
     return None
 
 
-def turned_table(record: Record) -> str:
+def transposed(record: Record) -> str:
     """Give the table turned, a column for each row, as a terminal shows a few of them."""
     lines = table_cells(record)
     blocks = [[*lines[0]], *([*line.values()] for line in lines)]

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2 import functional as TF  # noqa: N812 - torch's own idiom
 
-from minet.augment.channels import CHANNEL_SETS, Protocol, planes_given
-from minet.augment.transforms import Draws, InputForm, mask, to_input
+from minet.augment.channels import CHANNEL_SETS, ChannelMode, input_channels
+from minet.augment.transforms import AugmentParams, InputSpec, mask, to_input
 
 CPU = torch.device("cpu")
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
@@ -53,8 +53,8 @@ def test_memory_stays_channels_last() -> None:
 
 def test_black_planes_are_given_and_others_left_out() -> None:
     for name, planes in CHANNEL_SETS.items():
-        assert planes_given(name, "zero") == (0, 1, 2)
-        assert planes_given(name, "slice") == planes_given(name, "sigmoid") == planes
+        assert input_channels(name, "zero") == (0, 1, 2)
+        assert input_channels(name, "slice") == input_channels(name, "sigmoid") == planes
 
 
 def test_the_sets_are_all_that_three_planes_make() -> None:
@@ -70,8 +70,8 @@ def test_an_unknown_set_is_an_error() -> None:
 # --- what a model is given -------------------------------------------------------------------
 
 
-def _input(images: Tensor, channels: str, protocol: str, input_px: int = 8) -> Tensor:
-    return to_input(images, InputForm(input_px, MEAN, STD, channels, protocol).on(CPU))
+def _input(images: Tensor, channels: str, channel_mode: str, input_px: int = 8) -> Tensor:
+    return to_input(images, InputSpec(input_px, MEAN, STD, channels, channel_mode).on(CPU))
 
 
 def _normal(pixels: NDArray[np.float64], planes: tuple[int, ...]) -> NDArray[np.float64]:
@@ -131,28 +131,30 @@ def test_pixels_are_squashed_before_they_are_resized(name: str) -> None:
 def test_planes_that_are_left_are_turned_cut_and_mirrored_as_in_the_whole_image(name: str) -> None:
     images, planes = _images(), list(CHANNEL_SETS[name])
     boxes = torch.tensor([[1.0, 2.0, 6.0, 5.0], [0.0, 3.0, 8.0, 4.0]])
-    draws = Draws(torch.tensor([True, False]), boxes, torch.tensor([15.0, -40.0]))
-    forms = [InputForm(7, MEAN, STD, channels, "slice").on(CPU) for channels in (name, "RGB")]
+    draws = AugmentParams(torch.tensor([True, False]), boxes, torch.tensor([15.0, -40.0]))
+    forms = [InputSpec(7, MEAN, STD, channels, "slice").on(CPU) for channels in (name, "RGB")]
     inputs, whole = (to_input(images, form, draws) for form in forms)
     assert torch.allclose(inputs, whole[:, planes], atol=1e-5)
 
 
-@pytest.mark.parametrize("protocol", get_args(Protocol))
+@pytest.mark.parametrize("channel_mode", get_args(ChannelMode))
 @pytest.mark.parametrize("name", CHANNEL_SETS)
 def test_a_form_gives_float_channels_last_and_leaves_the_batch_alone(
-    name: str, protocol: str
+    name: str, channel_mode: str
 ) -> None:
     images = _images()
     before = images.clone()
-    form = InputForm(8, MEAN, STD, name, protocol)
+    form = InputSpec(8, MEAN, STD, name, channel_mode)
     placed = form.on(CPU)
     inputs = to_input(images, placed)
     assert inputs.dtype == torch.float32
     assert inputs.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(images, before)
-    given = planes_given(name, protocol)
+    given = input_channels(name, channel_mode)
     assert placed.mean.tolist() == pytest.approx([MEAN[plane] for plane in given])
     assert placed.std.tolist() == pytest.approx([STD[plane] for plane in given])
     assert inputs.shape[1] == len(given)
     larger = to_input(images, placed.resized(12))  # while images grow
-    assert torch.equal(larger, to_input(images, InputForm(12, MEAN, STD, name, protocol).on(CPU)))
+    assert torch.equal(
+        larger, to_input(images, InputSpec(12, MEAN, STD, name, channel_mode).on(CPU))
+    )

@@ -25,7 +25,7 @@ def _noise(count: int, side_px: int, seed: int = 0) -> Tensor:
 
 
 def _drawn(count: int, mixup_alpha: float, cutmix_alpha: float, seed: int = 0) -> Tensor:
-    """Draws of a plan."""
+    """AugmentParams of a plan."""
     off = {"flip": 0.0, "crop_scale": (1, 1), "crop_ratio": (1, 1), "rotation_degrees": 0.0}
     alphas = {"mixup_alpha": mixup_alpha, "cutmix_alpha": cutmix_alpha}
     planes = {"channel_shuffle": 0.0, "channel_dropout": 0.0}

@@ -18,10 +18,10 @@ from torchvision.transforms import RandomResizedCrop
 from minet.augment import plan as plan_module
 from minet.augment.config import AugmentSettings
 from minet.augment.plan import EpochPlan, plan_epoch
-from minet.core.arrays import split_order, whole_order
+from minet.core.arrays import all_indices, batched
 from minet.core.errors import InputError
-from minet.core.rng import Stream, generator
-from minet.loader.sharding import Share
+from minet.core.rng import RngStream, generator
+from minet.loader.sharding import BatchSharder
 
 OFF: dict[str, Any] = {
     "flip": 0.0,
@@ -140,8 +140,8 @@ def test_an_images_draw_does_not_depend_on_its_place_in_the_order(
 ) -> None:
     before = _plan(**ALL_ON)
 
-    def shifted(seed: int, stream: Stream, *words: int) -> np.random.Generator:
-        return generator(seed + 1 if stream is Stream.ORDER else seed, stream, *words)
+    def shifted(seed: int, stream: RngStream, *words: int) -> np.random.Generator:
+        return generator(seed + 1 if stream is RngStream.ORDER else seed, stream, *words)
 
     monkeypatch.setattr(plan_module, "generator", shifted)
     after = _plan(**ALL_ON)
@@ -416,15 +416,15 @@ def test_with_both_ways_on_a_coin_decides_for_each_image() -> None:
 @pytest.mark.parametrize(
     ("stream", "changes"),
     [
-        (Stream.MIX_KIND, {"kind"}),
-        (Stream.MIXUP, {"share"}),
-        (Stream.CUTMIX, {"side"}),
-        (Stream.CUTMIX_PLACE, {"centre"}),
-        (Stream.FLIP, set()),
+        (RngStream.MIX_KIND, {"kind"}),
+        (RngStream.MIXUP, {"share"}),
+        (RngStream.CUTMIX, {"side"}),
+        (RngStream.CUTMIX_PLACE, {"centre"}),
+        (RngStream.FLIP, set()),
     ],
 )
 def test_each_part_of_mixing_has_a_stream_of_its_own(
-    stream: Stream, changes: set[str], monkeypatch: pytest.MonkeyPatch
+    stream: RngStream, changes: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Drawn anew, it changes what it is for and leaves the rest, here of what no border cuts."""
 
@@ -446,7 +446,7 @@ def test_each_part_of_mixing_has_a_stream_of_its_own(
             "centre": np.where(inside, np.round((low + high) / 2, 5), np.nan),
         }
 
-    def shifted(seed: int, which: Stream, *words: int) -> np.random.Generator:
+    def shifted(seed: int, which: RngStream, *words: int) -> np.random.Generator:
         return generator(seed + 1 if which is stream else seed, which, *words)
 
     before = parts()
@@ -492,7 +492,7 @@ def test_share_and_place_of_a_patch_tell_nothing_of_each_other_nor_of_mixups_sha
 def test_batches_are_the_order(count: int, batch_size: int, seed: int) -> None:
     """Full batches but the last, in order, nothing twice and nothing lost."""
     order = np.random.default_rng(seed).permutation(count).astype(np.int64)
-    batches = list(split_order(order, batch_size))
+    batches = list(batched(order, batch_size))
     assert [image for batch in batches for image in batch] == order.tolist()
     assert all(len(batch) == batch_size for batch in batches[:-1])
     assert all(1 <= len(batch) <= batch_size for batch in batches)
@@ -500,8 +500,8 @@ def test_batches_are_the_order(count: int, batch_size: int, seed: int) -> None:
 
 
 def test_whole_order_is_the_indexs() -> None:
-    assert whole_order(4).tolist() == [0, 1, 2, 3]
-    assert whole_order(4).dtype == np.int64
+    assert all_indices(4).tolist() == [0, 1, 2, 3]
+    assert all_indices(4).dtype == np.int64
 
 
 @st.composite
@@ -512,16 +512,16 @@ def teams(draw: st.DrawFn) -> tuple[NDArray[np.int64], list[list[NDArray[np.int6
     count = draw(st.integers(0, 150), label="count")
     paired = draw(st.booleans(), label="paired")
     order = np.random.default_rng(count).permutation(count).astype(np.int64)
-    shares = [Share(batch_size, rank, ranks, paired=paired) for rank in range(ranks)]
+    shares = [BatchSharder(batch_size, rank, ranks, paired=paired) for rank in range(ranks)]
     return (
         order,
-        [list(split_order(one.order(order), one.size)) for one in shares],
+        [list(batched(one.order(order), one.size)) for one in shares],
         batch_size,
         paired,
     )
 
 
-Team = tuple[NDArray[np.int64], list[list[NDArray[np.int64]]], int, bool]
+ProcessGroup = tuple[NDArray[np.int64], list[list[NDArray[np.int64]]], int, bool]
 
 
 def _own(part: NDArray[np.int64], paired: bool) -> list[int]:
@@ -531,7 +531,7 @@ def _own(part: NDArray[np.int64], paired: bool) -> list[int]:
 
 @given(team=teams())
 @settings(deadline=None, derandomize=True)
-def test_every_image_is_read_once_an_epoch_by_one_of_the_ranks(team: Team) -> None:
+def test_every_image_is_read_once_an_epoch_by_one_of_the_ranks(team: ProcessGroup) -> None:
     order, read, _, paired = team
     seen = [_own(part, paired) for part in chain.from_iterable(read)]
     assert sorted(chain.from_iterable(seen)) == sorted(order.tolist())
@@ -539,10 +539,10 @@ def test_every_image_is_read_once_an_epoch_by_one_of_the_ranks(team: Team) -> No
 
 @given(team=teams())
 @settings(deadline=None, derandomize=True)
-def test_ranks_side_by_side_have_the_global_batches_of_one_process(team: Team) -> None:
+def test_ranks_side_by_side_have_the_global_batches_of_one_process(team: ProcessGroup) -> None:
     """Step by step: image i of a batch is rank i's, counted round, so they share evenly."""
     order, read, batch_size, paired = team
-    for step, whole in enumerate(split_order(order, batch_size)):
+    for step, whole in enumerate(batched(order, batch_size)):
         parts = [_own(mine[step], paired) if step < len(mine) else [] for mine in read]
         for rank, part in enumerate(parts):
             assert part == whole[rank :: len(parts)].tolist()
@@ -554,10 +554,10 @@ def test_ranks_side_by_side_have_the_global_batches_of_one_process(team: Team) -
 @given(team=teams())
 @settings(deadline=None, derandomize=True)
 def test_the_partner_of_an_image_is_the_next_of_the_global_batch_the_first_after_the_last(
-    team: Team,
+    team: ProcessGroup,
 ) -> None:
     order, read, batch_size, paired = team
-    for step, whole in enumerate(split_order(order, batch_size) if paired else ()):
+    for step, whole in enumerate(batched(order, batch_size) if paired else ()):
         cycle = whole.tolist()
         follows = dict(zip(cycle, [*cycle[1:], cycle[0]], strict=True))
         for mine in read:
@@ -580,7 +580,7 @@ def test_a_run_taken_up_reads_on_where_it_stood(
     """What a rank reads after so many steps is its share of what is left of the epoch."""
     order = np.arange(count)[::-1].copy()
     for rank in range(ranks):
-        share = Share(ranks + spare, rank, ranks, paired=paired)
+        share = BatchSharder(ranks + spare, rank, ranks, paired=paired)
         left = share.order(order)[done * share.size :]
         assert left.tolist() == share.order(order[done * share.batch_size :]).tolist()
 
@@ -588,12 +588,12 @@ def test_a_run_taken_up_reads_on_where_it_stood(
 def test_shares_by_hand() -> None:
     """Eight images in batches of 5 for 3 ranks; the last batch leaves one for each."""
     order = np.array([7, 0, 3, 1, 6, 2, 5, 4])
-    plain = [Share(5, rank, 3) for rank in range(3)]
+    plain = [BatchSharder(5, rank, 3) for rank in range(3)]
     assert [share.order(order).tolist() for share in plain] == [[7, 1, 2], [0, 6, 5], [3, 4]]
     assert [share.size for share in plain] == [2, 2, 1]
     assert [share.own(3) for share in plain] == [1, 1, 1]
     assert [share.own(2) for share in plain] == [1, 1, 0]
-    paired = [Share(5, rank, 3, paired=True) for rank in range(3)]
+    paired = [BatchSharder(5, rank, 3, paired=True) for rank in range(3)]
     assert [share.order(order).tolist() for share in paired] == [
         [7, 1, 0, 6, 2, 5],
         [0, 6, 3, 7, 5, 4],
@@ -604,7 +604,7 @@ def test_shares_by_hand() -> None:
 
 def test_the_last_batch_may_leave_a_rank_without_images() -> None:
     order = np.arange(9)
-    assert [Share(4, rank, 4).order(order).tolist() for rank in range(4)] == [
+    assert [BatchSharder(4, rank, 4).order(order).tolist() for rank in range(4)] == [
         [0, 4, 8],
         [1, 5],
         [2, 6],
@@ -614,15 +614,15 @@ def test_the_last_batch_may_leave_a_rank_without_images() -> None:
 
 @pytest.mark.parametrize("paired", [False, True])
 def test_an_epoch_without_images_gives_nothing_to_read(*, paired: bool) -> None:
-    order = Share(4, 1, 2, paired=paired).order(np.zeros(0, np.int64))
+    order = BatchSharder(4, 1, 2, paired=paired).order(np.zeros(0, np.int64))
     assert order.tolist() == []
     assert order.dtype == np.int64
 
 
 def test_one_process_alone_reads_the_order_as_it_is() -> None:
     order = _plan(30).order
-    assert Share(8).order(order).tolist() == order.tolist()
-    assert Share(8).size == 8
+    assert BatchSharder(8).order(order).tolist() == order.tolist()
+    assert BatchSharder(8).size == 8
 
 
 @pytest.mark.parametrize(("batch_size", "ranks"), [(1, 2), (3, 4), (7, 8)])
@@ -631,8 +631,8 @@ def test_a_batch_that_leaves_a_process_without_images_is_refused(
 ) -> None:
     message = f"^train.batch_size is {batch_size}; {ranks} processes cannot share it$"
     with pytest.raises(InputError, match=message):
-        Share(batch_size, 0, ranks)
-    assert Share(ranks, ranks - 1, ranks).size == 1
+        BatchSharder(batch_size, 0, ranks)
+    assert BatchSharder(ranks, ranks - 1, ranks).size == 1
 
 
 def test_values_are_pinned() -> None:

@@ -22,9 +22,9 @@ from minet.augment.plan import EpochPlan, plan_epoch
 from minet.augment.transforms import (
     IMAGENET_MEAN,
     IMAGENET_STD,
-    Draws,
-    InputForm,
-    PlacedForm,
+    AugmentParams,
+    DeviceInputSpec,
+    InputSpec,
     augment,
     normalize,
     resample,
@@ -35,7 +35,7 @@ from minet.augment.transforms import (
 )
 
 CPU = torch.device("cpu")
-FORM = InputForm(32, IMAGENET_MEAN, IMAGENET_STD).on(CPU)
+SPEC = InputSpec(32, IMAGENET_MEAN, IMAGENET_STD).on(CPU)
 GREY_LEVELS = 0.01  # float32's rounding over two sums of 255s, far below one grey level
 
 
@@ -150,7 +150,7 @@ def test_a_flip_is_the_exact_mirror(out_px: int) -> None:
 def test_a_flip_alone_mirrors_the_stored_pixels() -> None:
     pixels = _pixels(4, 32)
     flips = torch.tensor([True, False, True, False])
-    flipped = augment(pixels, Draws(flips=flips), 32)
+    flipped = augment(pixels, AugmentParams(flips=flips), 32)
     assert torch.equal(flipped, torch.where(flips[:, None, None, None], pixels.flip(-1), pixels))
 
 
@@ -213,14 +213,14 @@ def test_to_input_without_draws_is_resize_and_normalize(side_px: int, out_px: in
     images = _stored(3, side_px)
     pixels = TF.resize(images.float(), [out_px, out_px], antialias=True)
     theirs = TF.normalize(pixels / 255, list(IMAGENET_MEAN), list(IMAGENET_STD))
-    ours = to_input(images, FORM.resized(out_px))
+    ours = to_input(images, SPEC.resized(out_px))
     assert torch.allclose(ours, theirs, atol=1e-3)
 
 
 def test_to_input_is_float_channels_last_and_leaves_the_batch_alone() -> None:
     images = _stored(3, 48)
     before = images.clone()
-    inputs = to_input(images, FORM, Draws.of(_plan(3, 48), np.arange(3), CPU))
+    inputs = to_input(images, SPEC, AugmentParams.of(_plan(3, 48), np.arange(3), CPU))
     assert inputs.dtype == torch.float32
     assert inputs.shape == (3, 3, 32, 32)
     assert inputs.is_contiguous(memory_format=torch.channels_last)
@@ -230,14 +230,14 @@ def test_to_input_is_float_channels_last_and_leaves_the_batch_alone() -> None:
 def test_steps_of_to_input_come_in_the_order_it_names() -> None:
     """Rotate, crop and flip while resizing, shuffle and drop planes, then normalise by plane."""
     images = _stored(6, 48)
-    draws = Draws.of(_plan(6, 48), np.arange(6), CPU)
+    draws = AugmentParams.of(_plan(6, 48), np.arange(6), CPU)
     assert draws.degrees is not None
     assert draws.boxes is not None
     assert draws.flips is not None
     assert draws.channels is not None
     assert draws.kept is not None
     assert not draws.kept.all()
-    ours = to_input(images, FORM, draws)
+    ours = to_input(images, SPEC, draws)
     for row in range(6):
         image = images[row].float()
         degrees, box = draws.degrees[row].item(), draws.boxes[row].int().tolist()
@@ -271,10 +271,10 @@ def test_an_image_does_not_feel_its_batch_mates(
     """Bit by bit the same alone, in batches of any size, and among others in another order."""
     count = 33
     images, plan = _stored(count, side_px), _plan(count, side_px, **changes)
-    form = FORM.resized(out_px)
+    form = SPEC.resized(out_px)
 
     def inputs(indices: np.ndarray) -> Tensor:
-        return to_input(images[indices], form, Draws.of(plan, indices, CPU))
+        return to_input(images[indices], form, AugmentParams.of(plan, indices, CPU))
 
     together = inputs(np.arange(count))
     for batch_size in (1, 2, 5, 16, 32):
@@ -288,7 +288,7 @@ def test_an_image_does_not_feel_its_batch_mates(
 @pytest.mark.parametrize("threads", [1, 2])
 def test_threads_change_no_bit_of_an_input(threads: int) -> None:
     images = _stored(9, 64)
-    make = partial(to_input, images, FORM, Draws.of(_plan(9, 64), np.arange(9), CPU))
+    make = partial(to_input, images, SPEC, AugmentParams.of(_plan(9, 64), np.arange(9), CPU))
     before = torch.get_num_threads()
     expected = make()
     try:
@@ -300,14 +300,14 @@ def test_threads_change_no_bit_of_an_input(threads: int) -> None:
 
 def test_memory_order_of_the_batch_changes_no_bit_of_an_input() -> None:
     images = _stored(5, 48)
-    draws = Draws.of(_plan(5, 48), np.arange(5), CPU)
-    assert torch.equal(to_input(images, FORM, draws), to_input(images.contiguous(), FORM, draws))
+    draws = AugmentParams.of(_plan(5, 48), np.arange(5), CPU)
+    assert torch.equal(to_input(images, SPEC, draws), to_input(images.contiguous(), SPEC, draws))
 
 
 def test_draws_of_takes_the_rows_of_the_batchs_images() -> None:
     plan = _plan(20, 48)
     indices = np.array([7, 0, 19])
-    draws = Draws.of(plan, indices, CPU)
+    draws = AugmentParams.of(plan, indices, CPU)
     for name, kind in (
         ("flips", torch.bool),
         ("boxes", torch.float32),
@@ -323,20 +323,20 @@ def test_draws_of_takes_the_rows_of_the_batchs_images() -> None:
 
 def test_draws_of_a_plan_that_draws_nothing_are_none() -> None:
     plan = EpochPlan(order=np.arange(4))
-    assert Draws.of(plan, np.arange(2), CPU) == Draws()
+    assert AugmentParams.of(plan, np.arange(2), CPU) == AugmentParams()
     images = _stored(2, 32)
-    drawn = to_input(images, FORM, Draws.of(plan, np.arange(2), CPU))
-    assert torch.equal(drawn, to_input(images, FORM))
+    drawn = to_input(images, SPEC, AugmentParams.of(plan, np.arange(2), CPU))
+    assert torch.equal(drawn, to_input(images, SPEC))
 
 
 def test_a_part_of_an_epochs_draws_is_what_the_batch_would_take_itself() -> None:
     """In the epoch's order, batch by batch, the smaller last one included."""
     plan = _plan(20, 48)
-    whole = Draws.of(plan, plan.order, CPU)
+    whole = AugmentParams.of(plan, plan.order, CPU)
     for first in range(0, 20, 6):
         indices = plan.order[first : first + 6]
-        part, own = whole.part(first, len(indices)), Draws.of(plan, indices, CPU)
-        for field in fields(Draws):
+        part, own = whole.part(first, len(indices)), AugmentParams.of(plan, indices, CPU)
+        for field in fields(AugmentParams):
             one, other = getattr(part, field.name), getattr(own, field.name)
             assert len(one) == len(indices)
             assert torch.equal(one, other), field.name
@@ -344,28 +344,28 @@ def test_a_part_of_an_epochs_draws_is_what_the_batch_would_take_itself() -> None
 
 def test_a_part_of_draws_copies_nothing() -> None:
     plan = _plan(20, 48)
-    whole = Draws.of(plan, plan.order, CPU)
+    whole = AugmentParams.of(plan, plan.order, CPU)
     part = whole.part(6, 6)
-    for field in fields(Draws):
+    for field in fields(AugmentParams):
         one, other = getattr(part, field.name), getattr(whole, field.name)
         assert one.data_ptr() == other[6].data_ptr(), field.name
 
 
 def test_a_part_of_no_draws_is_no_draws() -> None:
-    assert Draws().part(3, 5) == Draws()
+    assert AugmentParams().part(3, 5) == AugmentParams()
 
 
 def test_mixing_is_not_part_of_an_input() -> None:
     images = _stored(6, 48)
     mixed, plain = (
-        to_input(images, FORM, Draws.of(_plan(6, 48, **changes), np.arange(6), CPU))
+        to_input(images, SPEC, AugmentParams.of(_plan(6, 48, **changes), np.arange(6), CPU))
         for changes in ({}, {"mixup_alpha": 0.0, "cutmix_alpha": 0.0})
     )
     assert torch.equal(mixed, plain)
 
 
 def test_a_form_on_a_device_has_the_same_statistics_whatever_the_side() -> None:
-    form = InputForm(32, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)).on(CPU)
+    form = InputSpec(32, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)).on(CPU)
     larger = form.resized(64)
     assert (form.input_px, larger.input_px) == (32, 64)
     for one in (form, larger):
@@ -380,15 +380,15 @@ def test_dropped_planes_are_black_and_the_others_untouched() -> None:
     """Black before normalisation, of just the images and planes that the draws say."""
     images = _stored(4, 32)
     kept = torch.tensor([[True, True, True], [False, True, True], [0, 0, 1], [1, 0, 1]]).bool()
-    inputs, whole = to_input(images, FORM, Draws(kept=kept)), to_input(images, FORM)
-    black = to_input(torch.zeros_like(images), FORM)
+    inputs, whole = to_input(images, SPEC, AugmentParams(kept=kept)), to_input(images, SPEC)
+    black = to_input(torch.zeros_like(images), SPEC)
     assert torch.equal(inputs, torch.where(kept[:, :, None, None], whole, black))
 
 
 def test_the_plane_at_a_place_is_dropped_once_the_planes_are_shuffled() -> None:
     pixels, orders = _pixels(1, 8), torch.tensor([[2, 0, 1]])
     kept = torch.tensor([[False, True, True]])
-    (found,) = augment(pixels, Draws(channels=orders, kept=kept), 8)
+    (found,) = augment(pixels, AugmentParams(channels=orders, kept=kept), 8)
     assert (found[0] == 0).all()
     assert torch.equal(found[1:], pixels[0, [0, 1]])
 
@@ -414,7 +414,7 @@ def _as_report_003(images: Tensor, mean: tuple[float, ...], std: tuple[float, ..
 def test_wrapped_pixels_are_torchvisions_of_every_grey_level(
     mean: tuple[float, float, float], std: tuple[float, float, float]
 ) -> None:
-    form = InputForm(16, mean, std, wrap_pixels=True).on(CPU)
+    form = InputSpec(16, mean, std, wrap_pixels=True).on(CPU)
     inputs = to_input(LEVELS, form)
     assert inputs.dtype == torch.float32
     assert inputs.is_contiguous(memory_format=torch.channels_last)
@@ -423,7 +423,7 @@ def test_wrapped_pixels_are_torchvisions_of_every_grey_level(
 
 def test_wrapped_pixels_are_those_of_the_report() -> None:
     """Red, by ImageNet's statistics: darker ones come out brighter than brighter ones."""
-    form = InputForm(16, IMAGENET_MEAN, IMAGENET_STD, wrap_pixels=True).on(CPU)
+    form = InputSpec(16, IMAGENET_MEAN, IMAGENET_STD, wrap_pixels=True).on(CPU)
     red = to_input(LEVELS, form)[0, 0].flatten()
     assert red[torch.arange(0, 256, 32)].tolist() == [226, 111, 251, 135, 18, 159, 43, 183]
 
@@ -436,11 +436,13 @@ def test_any_float_wraps_as_torchvision_wraps_it() -> None:
     assert set(wrap(values).tolist()) == set(range(256))
 
 
-@pytest.mark.parametrize(("channels", "protocol"), [("GB", "slice"), ("B", "zero")])
-def test_planes_that_are_given_wrap_by_their_own_statistics(channels: str, protocol: str) -> None:
-    form = InputForm(16, IMAGENET_MEAN, IMAGENET_STD, channels, protocol, wrap_pixels=True)
+@pytest.mark.parametrize(("channels", "channel_mode"), [("GB", "slice"), ("B", "zero")])
+def test_planes_that_are_given_wrap_by_their_own_statistics(
+    channels: str, channel_mode: str
+) -> None:
+    form = InputSpec(16, IMAGENET_MEAN, IMAGENET_STD, channels, channel_mode, wrap_pixels=True)
     inputs = to_input(LEVELS, form.on(CPU))
-    if protocol == "zero":
+    if channel_mode == "zero":
         black = LEVELS * torch.tensor([0, 0, 1], dtype=torch.uint8)[:, None, None]
         assert torch.equal(inputs, _as_report_003(black, IMAGENET_MEAN, IMAGENET_STD))
     else:
@@ -462,17 +464,20 @@ class _Operations(TorchDispatchMode):
         return operation(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("protocol", ["zero", "slice"])
+@pytest.mark.parametrize("channel_mode", ["zero", "slice"])
 @pytest.mark.parametrize("drawn", [False, True])
 @pytest.mark.parametrize("side_px", [32, 48])
 def test_all_three_planes_cost_nothing_more_than_they_did(
-    *, protocol: str, drawn: bool, side_px: int
+    *, channel_mode: str, drawn: bool, side_px: int
 ) -> None:
     """Not one operation is added where no plane is taken away, so not one bit changes."""
-    images, form = _stored(4, side_px), InputForm(32, IMAGENET_MEAN, IMAGENET_STD, "RGB", protocol)
+    images, form = (
+        _stored(4, side_px),
+        InputSpec(32, IMAGENET_MEAN, IMAGENET_STD, "RGB", channel_mode),
+    )
     placed = form.on(CPU)
     plan = _plan(4, side_px, channel_dropout=0.0) if drawn else EpochPlan(order=np.arange(4))
-    draws = Draws.of(plan, np.arange(4), CPU)
+    draws = AugmentParams.of(plan, np.arange(4), CPU)
     with _Operations() as ours:
         inputs = to_input(images, placed, draws)
     with _Operations() as before:
@@ -484,21 +489,21 @@ def test_all_three_planes_cost_nothing_more_than_they_did(
 
 
 FORMS = {
-    "black": InputForm(40, IMAGENET_MEAN, IMAGENET_STD, "RB", "zero"),
-    "two planes": InputForm(40, IMAGENET_MEAN, IMAGENET_STD, "GB", "slice"),
-    "one plane": InputForm(40, IMAGENET_MEAN, IMAGENET_STD, "G", "slice"),
-    "squashed": InputForm(40, IMAGENET_MEAN, IMAGENET_STD, "RG", "sigmoid"),
-    "wrapped": InputForm(40, IMAGENET_MEAN, IMAGENET_STD, wrap_pixels=True),
+    "black": InputSpec(40, IMAGENET_MEAN, IMAGENET_STD, "RB", "zero"),
+    "two planes": InputSpec(40, IMAGENET_MEAN, IMAGENET_STD, "GB", "slice"),
+    "one plane": InputSpec(40, IMAGENET_MEAN, IMAGENET_STD, "G", "slice"),
+    "squashed": InputSpec(40, IMAGENET_MEAN, IMAGENET_STD, "RG", "sigmoid"),
+    "wrapped": InputSpec(40, IMAGENET_MEAN, IMAGENET_STD, wrap_pixels=True),
 }
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-def test_an_image_does_not_feel_its_batch_mates_whatever_planes_are_given(form: InputForm) -> None:
+def test_an_image_does_not_feel_its_batch_mates_whatever_planes_are_given(form: InputSpec) -> None:
     images, placed = _stored(17, 64), form.on(CPU)
     plan = _plan(17, 64, **ALL_PLANES)
 
     def inputs(indices: np.ndarray) -> Tensor:
-        return to_input(images[indices], placed, Draws.of(plan, indices, CPU))
+        return to_input(images[indices], placed, AugmentParams.of(plan, indices, CPU))
 
     together = inputs(np.arange(17))
     for batch_size in (1, 2, 5, 16):
@@ -546,8 +551,8 @@ def no_travels() -> Iterator[None]:
     assert not travels.noted
 
 
-def _fake_draws(count: int, device: torch.device) -> Draws:
-    return Draws(
+def _fake_draws(count: int, device: torch.device) -> AugmentParams:
+    return AugmentParams(
         torch.zeros(count, dtype=torch.bool, device=device),
         torch.ones(count, 4, device=device),
         torch.zeros(count, device=device),
@@ -558,7 +563,7 @@ def _fake_draws(count: int, device: torch.device) -> Draws:
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-def test_planes_are_taken_and_wrapped_without_a_wait(form: InputForm) -> None:
+def test_planes_are_taken_and_wrapped_without_a_wait(form: InputSpec) -> None:
     with FakeTensorMode():
         device = torch.device("cuda")
         images = torch.zeros(4, 3, 48, 48, dtype=torch.uint8, device=device)
@@ -577,7 +582,7 @@ def test_to_input_neither_copies_from_the_host_nor_looks_at_a_value(
     with FakeTensorMode():
         device = torch.device("cuda")
         images = torch.zeros(4, 3, side_px, side_px, dtype=torch.uint8, device=device)
-        form = PlacedForm(32, torch.zeros(3, device=device), torch.ones(3, device=device))
+        form = DeviceInputSpec(32, torch.zeros(3, device=device), torch.ones(3, device=device))
         draws = _fake_draws(4, device)
         with no_travels():
             inputs = to_input(images, form, draws if drawn else None)
@@ -623,10 +628,10 @@ def test_a_wait_would_be_seen(wait: Any) -> None:
 def test_a_gpu_is_not_waited_for_and_gives_the_same_inputs() -> None:
     device = torch.device("cuda")
     plan, images = _plan(9, 48), _stored(9, 48)
-    draws = Draws.of(plan, plan.order, CPU)
-    expected = to_input(images, FORM, draws)
-    form, there = InputForm(32, IMAGENET_MEAN, IMAGENET_STD).on(device), images.to(device)
-    drawn = Draws.of(plan, plan.order, device)
+    draws = AugmentParams.of(plan, plan.order, CPU)
+    expected = to_input(images, SPEC, draws)
+    form, there = InputSpec(32, IMAGENET_MEAN, IMAGENET_STD).on(device), images.to(device)
+    drawn = AugmentParams.of(plan, plan.order, device)
     to_input(there, form, drawn)  # libraries are loaded
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")

@@ -10,7 +10,7 @@ import torch
 from benchmarks import pages
 from benchmarks.data.turns import FailedError
 from benchmarks.train import turns
-from benchmarks.train.contestants import CONTESTANTS
+from benchmarks.train.competitors import COMPETITORS
 from benchmarks.train.job import Clock, Job, in_turn, ready_batches, recipe_of, stored_batches
 from benchmarks.train.page import loops_table, tables
 from benchmarks.train.sizes import CPU, GPU, size_for
@@ -71,8 +71,8 @@ needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="the trial i
 
 @needs_no_gpu
 def test_every_part_of_a_trial_is_measured(trial) -> None:
-    loops = trial["loops"]["rrdb, batch 4"]["contestants"]
-    assert list(loops) == [name for name, one in CONTESTANTS.items() if not one.gpu_only]
+    loops = trial["loops"]["rrdb, batch 4"]["competitors"]
+    assert list(loops) == [name for name, one in COMPETITORS.items() if not one.gpu_only]
     for name, found in loops.items():
         if name in PEERS and importlib.util.find_spec(PEERS[name]) is None:
             assert found["failed"] == f"ModuleNotFoundError: No module named '{PEERS[name]}'"
@@ -124,13 +124,13 @@ def test_the_page_shows_the_records_that_there_are() -> None:
 
 
 def test_a_table_of_loops_compares_with_the_fastest_peer_and_says_what_failed() -> None:
-    contestants = {
+    competitors = {
         "minet": {"images_per_s": [30.0, 20.0, 40.0]},
         "torchvision": {"images_per_s": [10.0, 20.0, 12.0]},
         "timm": {"failed": "out of memory"},
         "Lightning": {"images_per_s": [20.0, 21.0, 19.0]},
     }
-    sizes = {"a": {"model": "rrdb", "batch_size": 4, "contestants": contestants}}
+    sizes = {"a": {"model": "rrdb", "batch_size": 4, "competitors": competitors}}
     header, _, row, empty, failed = loops_table(sizes).splitlines()
     assert header.startswith("| model | batch | **minet** | torchvision | timm | Lightning |")
     assert row.split(" | ")[2:4] == ["30.0 (20.0-40.0)", "12.0 (10.0-20.0)"]

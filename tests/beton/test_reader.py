@@ -21,8 +21,8 @@ from PIL import Image
 
 from minet.beton import format as layout_module
 from minet.beton.config import BetonRunSettings
-from minet.beton.format import RAW, Layout, next_place, pages_at, place, read_layout
-from minet.beton.reader import Records
+from minet.beton.format import RAW, BetonFormat, data_offset, next_offset, place, read_format
+from minet.beton.reader import BetonReader
 from minet.beton.verify import verify
 from minet.beton.writer import write_beton
 from minet.core.errors import InputError
@@ -74,7 +74,7 @@ def flip(path: Path, at: int) -> None:
     path.write_bytes(data)
 
 
-def break_jpeg(data: bytearray, layout: Layout, number: int) -> None:
+def break_jpeg(data: bytearray, layout: BetonFormat, number: int) -> None:
     """End an image's JPEG in its middle; where libjpeg-turbo sees no damage, only digests do."""
     middle = int(layout.pointers[number] + layout.sizes[number] // 2)
     data[middle : middle + 2] = b"\xff\xd9"
@@ -106,7 +106,7 @@ def test_ffcvs_own_loader_reads_the_same_images(storage: str, written: dict[str,
     taken = [tuple(part.clone().numpy() for part in batch) for batch in loader]
     images, labels = (np.concatenate(parts) for parts in zip(*taken, strict=True))
     ours = np.empty((COUNT, SIDE_PX, SIDE_PX, 3), np.uint8)
-    records = Records(written[storage])
+    records = BetonReader(written[storage])
     records.read(np.arange(COUNT), ours)
     assert labels.reshape(-1).tolist() == records.layout.labels.tolist() == list(range(10, 22))
     assert abs(images.astype(int) - ours).max() <= (8 if storage == "jpg" else 0)
@@ -120,7 +120,7 @@ def test_no_record_lies_over_the_edge_of_a_page_or_over_another(
     ends = places + sizes
     assert (places // 64 == (ends - 1) // 64).all()
     assert (places[1:] >= ends[:-1]).all()
-    assert next_place(int(ends[-1]), 64, 64) % 64 == 0 or ends[-1] % 64 == 0
+    assert next_offset(int(ends[-1]), 64, 64) % 64 == 0 or ends[-1] % 64 == 0
 
 
 # --- what opening finds ----------------------------------------------------------------------
@@ -162,7 +162,7 @@ def other_place(path: Path) -> None:
 
 
 def first_pixel(path: Path) -> None:
-    flip(path, int(read_layout(path).pointers[0]))
+    flip(path, int(read_format(path).pointers[0]))
 
 
 def other_storage(path: Path) -> None:
@@ -188,7 +188,7 @@ def test_a_beton_that_is_not_the_one_written_is_refused_by_name(
     spoil: Callable[[Path], None], message: str, path: Path
 ) -> None:
     spoil(path)
-    for opened in (Records, lambda p: BetonLoader(p, batch_size=4, workers=1)):
+    for opened in (BetonReader, lambda p: BetonLoader(p, batch_size=4, workers=1)):
         with pytest.raises(InputError, match=f"{path.name}: {message}"):
             opened(path)
 
@@ -197,14 +197,14 @@ def craft(path: Path, **changes: Any) -> None:
     """Write a beton of three images that is whole but for what is changed, and its sidecar."""
     values = {"page_bytes": 8 << 20, "side_px": 8, "mode": RAW, "labels": np.arange(3)}
     values |= {"sizes": np.full(3, 192)} | changes
-    pointers = place(values["sizes"], pages_at(3, 8 << 20), 8 << 20)
-    layout = Layout(**values, pointers=pointers)
+    pointers = place(values["sizes"], data_offset(3, 8 << 20), 8 << 20)
+    layout = BetonFormat(**values, pointers=pointers)
     content = bytearray(layout.head().ljust(layout.table_at, b"\0") + layout.table())
     path.write_bytes(content)
     seal(path, layout)
 
 
-def seal(path: Path, layout: Layout) -> None:
+def seal(path: Path, layout: BetonFormat) -> None:
     """Write the sidecar that a file as it is would have."""
     storage = "raw" if layout.mode == RAW else "jpg"
     record = {"bytes": path.stat().st_size, "count": 3, "side_px": layout.side_px}
@@ -215,7 +215,7 @@ def seal(path: Path, layout: Layout) -> None:
 def test_a_crafted_beton_is_read_if_nothing_is_wrong_with_it(tmp_path: Path) -> None:
     craft(tmp_path / "a.beton")
     out = np.ones((3, 8, 8, 3), np.uint8)
-    Records(tmp_path / "a.beton").read(np.arange(3), out)
+    BetonReader(tmp_path / "a.beton").read(np.arange(3), out)
     assert not out.any()
 
 
@@ -235,7 +235,7 @@ def test_a_crafted_beton_is_read_if_nothing_is_wrong_with_it(tmp_path: Path) -> 
 def test_a_crafted_beton_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     craft(tmp_path / "a.beton", **changes)
     with pytest.raises(InputError, match=f"a.beton: not a beton of minet's: {message}$"):
-        Records(tmp_path / "a.beton")
+        BetonReader(tmp_path / "a.beton")
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ def test_a_head_of_another_kind_is_refused(
         file.seek(at)
         file.write(bytes_)
     with pytest.raises(InputError, match=f"a.beton: not a beton of minet's: {message}$"):
-        Records(path)
+        BetonReader(path)
 
 
 def test_images_higher_than_wide_are_refused(tmp_path: Path) -> None:
@@ -266,7 +266,7 @@ def test_images_higher_than_wide_are_refused(tmp_path: Path) -> None:
             file.seek(layout_module._SAMPLES_AT + number * layout_module._SAMPLE.itemsize + 3)
             file.write(b"\x09\0")
     with pytest.raises(InputError, match="its height is 9, not 8$"):
-        Records(path)
+        BetonReader(path)
 
 
 @pytest.mark.parametrize(("key", "value"), [("side_px", 16), ("storage", "jpg"), ("count", 4)])
@@ -278,14 +278,14 @@ def test_a_sidecar_of_other_images_is_refused(tmp_path: Path, key: str, value: o
     with pytest.raises(
         InputError, match=f"a.beton: {key} [0-9raw]+, but its sidecar says {value}: "
     ):
-        Records(path)
+        BetonReader(path)
 
 
 def test_reads_that_give_only_a_part_are_gone_on_with(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As network disks do."""
-    records, preadv = Records(path), os.preadv
+    records, preadv = BetonReader(path), os.preadv
     whole, parts = (np.empty((COUNT, SIDE_PX, SIDE_PX, 3), np.uint8) for _ in range(2))
     records.read(np.arange(COUNT), whole)
     monkeypatch.setattr(os, "preadv", lambda file, data, at: preadv(file, [data[0][:700]], at))
@@ -299,7 +299,7 @@ def test_a_disk_that_fails_is_told_with_the_image(
     def failing(*_: object) -> int:
         raise OSError(5, "Input/output error")
 
-    records = Records(path)
+    records = BetonReader(path)
     monkeypatch.setattr(os, "preadv", failing)
     message = f"{path.name}: image 2 cannot be read: Input/output error$"
     with pytest.raises(InputError, match=message):
@@ -315,14 +315,14 @@ def test_another_beton_of_the_same_size_and_labels_is_refused(path: Path, tmp_pa
     with pytest.raises(
         InputError, match="raw.beton: probe_xxh3" if path.stem == "raw" else path.name
     ):
-        Records(path)
+        BetonReader(path)
 
 
 @pytest.mark.parametrize("gone", [".beton", ".json"])
 def test_a_file_that_is_not_there_is_named(path: Path, gone: str) -> None:
     path.with_suffix(gone).unlink()
     with pytest.raises(InputError, match=f"{path.stem}{gone}: no such file; `dvc repro` makes it"):
-        Records(path)
+        BetonReader(path)
 
 
 @settings(deadline=None, max_examples=300)
@@ -342,7 +342,7 @@ def test_no_damage_of_the_head_makes_it_read_elsewhere(
         content[at] = data.draw(st.integers(0, 255))
     path.write_bytes(content)
     try:
-        layout = read_layout(path)
+        layout = read_format(path)
     except InputError:
         return
     assert (layout.pointers >= 0).all()
@@ -358,7 +358,7 @@ def test_no_damage_of_the_head_makes_it_read_elsewhere(
 def test_a_corrupt_jpeg_is_never_a_stale_image(written: dict[str, Path], tmp_path: Path) -> None:
     """The images before it arrive, it is named, and nothing is returned in its place."""
     shutil.copy(written["jpg"].with_suffix(".json"), tmp_path)
-    path, layout = tmp_path / "jpg.beton", read_layout(written["jpg"])
+    path, layout = tmp_path / "jpg.beton", read_format(written["jpg"])
     data = bytearray(written["jpg"].read_bytes())
     break_jpeg(data, layout, 7)
     path.write_bytes(data)
@@ -380,7 +380,7 @@ def take_labels(path: Path, cache: Any, taken: list[int]) -> None:
 
 
 def test_a_beton_cut_off_while_it_is_read_is_told(path: Path) -> None:
-    records = Records(path)
+    records = BetonReader(path)
     with path.open("r+b") as file:
         file.truncate(int(records.layout.pointers[-1]))
     out = np.empty((2, SIDE_PX, SIDE_PX, 3), np.uint8)
@@ -402,7 +402,7 @@ def test_verify_finds_a_single_bit_anywhere(written: dict[str, Path], tmp_path: 
     path = tmp_path / "raw.beton"
     shutil.copy(written["raw"].with_suffix(".json"), tmp_path)
     original = written["raw"].read_bytes()
-    layout = read_layout(written["raw"])
+    layout = read_format(written["raw"])
     for pointer in layout.pointers.tolist():
         data = bytearray(original)
         data[pointer + 5000] ^= 1
@@ -413,7 +413,7 @@ def test_verify_finds_a_single_bit_anywhere(written: dict[str, Path], tmp_path: 
 
 def test_verify_names_every_damaged_jpeg(written: dict[str, Path], tmp_path: Path) -> None:
     path = tmp_path / "jpg.beton"
-    layout = read_layout(written["jpg"])
+    layout = read_format(written["jpg"])
     data = bytearray(written["jpg"].read_bytes())
     for place_ in (3, 9):
         break_jpeg(data, layout, place_)

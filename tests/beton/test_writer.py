@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from minet.beton import writer as beton
 from minet.beton.config import BetonRunSettings
-from minet.beton.format import read_layout
+from minet.beton.format import read_format
 from minet.beton.writer import Record, write_beton
 from minet.core.errors import InputError
 from minet.core.files import digest, read_json, write_csv, write_json
@@ -117,7 +117,7 @@ def test_raw_bytes_are_those_of_ffcvs_own_writer(
     some = rows if side_px < 1700 else rows[:3]
     write(tmp_path / "ours.beton", some, choice)
     fields = {"image": RGBImageField(write_mode="raw"), "label": IntField()}
-    page_bytes = read_layout(tmp_path / "ours.beton").page_bytes
+    page_bytes = read_format(tmp_path / "ours.beton").page_bytes
     theirs = DatasetWriter(str(tmp_path / "theirs.beton"), fields, page_bytes, num_workers=1)
     labels = [int(row["label"]) for row in some]
     theirs.from_indexed_dataset(list(zip(expected(some, choice), labels, strict=True)))

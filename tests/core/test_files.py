@@ -1,4 +1,4 @@
-"""Records on disk: whole or not at all, whatever happens meanwhile."""
+"""BetonReader on disk: whole or not at all, whatever happens meanwhile."""
 
 import hashlib
 import math
@@ -11,11 +11,11 @@ import pytest
 
 from minet.core.errors import InputError
 from minet.core.files import (
+    atomic_dir,
+    atomic_write,
     file_digest,
     read_csv,
     read_json,
-    whole_file,
-    whole_folder,
     write_csv,
     write_json,
 )
@@ -30,7 +30,7 @@ def put_folder(folder: Path) -> None:
 
 
 WAYS = pytest.mark.parametrize(
-    ("whole", "put"), [(whole_file, put_file), (whole_folder, put_folder)]
+    ("whole", "put"), [(atomic_write, put_file), (atomic_dir, put_folder)]
 )
 Whole = Callable[[Path], AbstractContextManager[Path]]
 Put = Callable[[Path], None]
@@ -61,7 +61,7 @@ def test_a_failed_first_write_leaves_nothing(whole: Whole, put: Put, tmp_path: P
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "out"
     path.write_text("old")
-    fail_half_way(whole_file, put_file, path)
+    fail_half_way(atomic_write, put_file, path)
     assert path.read_text() == "old"
     assert names(tmp_path) == ["out"]
 
@@ -70,7 +70,7 @@ def test_a_failed_write_leaves_the_old_folder(tmp_path: Path) -> None:
     path = tmp_path / "out"
     (path / "in").mkdir(parents=True)
     (path / "in/old.txt").write_text("old")
-    fail_half_way(whole_folder, put_folder, path)
+    fail_half_way(atomic_dir, put_folder, path)
     assert names(tmp_path) == ["out", "out/in", "out/in/old.txt"]
     assert (path / "in/old.txt").read_text() == "old"
 
@@ -100,7 +100,7 @@ def test_a_hard_link_to_the_old_file_keeps_its_bytes(tmp_path: Path) -> None:
 
 def test_what_a_killed_run_left_does_not_get_into_the_new_file(tmp_path: Path) -> None:
     (tmp_path / "out.partial").write_text("left over")
-    with whole_file(tmp_path / "out") as partial, partial.open("a") as file:
+    with atomic_write(tmp_path / "out") as partial, partial.open("a") as file:
         file.write("new")
     assert (tmp_path / "out").read_text() == "new"
 
@@ -111,7 +111,7 @@ def test_what_a_killed_run_or_an_old_one_left_does_not_get_into_the_new_folder(
     for folder in ("out", "out.partial"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "left-over.txt").touch()
-    with whole_folder(tmp_path / "out") as partial:
+    with atomic_dir(tmp_path / "out") as partial:
         put_folder(partial)
     assert names(tmp_path) == ["out", "out/new.txt"]
 
@@ -135,7 +135,7 @@ def test_a_file_is_on_the_disk_before_it_gets_its_name(
         synced.append((os.fstat(descriptor).st_ino, path.exists()))
 
     monkeypatch.setattr(os, "fsync", fsync)
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text("new")
     assert synced == [(path.stat().st_ino, False), (tmp_path.stat().st_ino, True)]
 

@@ -5,14 +5,14 @@ from itertools import product
 import numpy as np
 import pytest
 
-from minet.core.rng import Stream, generator, torch_seed
+from minet.core.rng import RngStream, generator, torch_seed
 
-WORDS = list(product((0, 1, 2), Stream, (0, 1, 2)))  # seed, stream, epoch
+WORDS = list(product((0, 1, 2), RngStream, (0, 1, 2)))  # seed, stream, epoch
 
 
 def test_numbers_of_the_streams_are_pinned() -> None:
     """Another number is another result for everybody's seeds."""
-    assert {stream.name: stream.value for stream in Stream} == {
+    assert {stream.name: stream.value for stream in RngStream} == {
         "ORDER": 0,
         "FLIP": 1,
         "CROP": 2,
@@ -47,36 +47,40 @@ def test_seeds_streams_and_epochs_share_no_draw() -> None:
 
 
 def test_order_of_the_words_matters() -> None:
-    assert torch_seed(0, Stream.STEP, 1, 2) != torch_seed(0, Stream.STEP, 2, 1)
-    assert torch_seed(1, Stream.ORDER, 2) != torch_seed(2, Stream.FLIP, 0)
+    assert torch_seed(0, RngStream.STEP, 1, 2) != torch_seed(0, RngStream.STEP, 2, 1)
+    assert torch_seed(1, RngStream.ORDER, 2) != torch_seed(2, RngStream.FLIP, 0)
 
 
 def test_streams_of_two_epochs_are_not_correlated() -> None:
-    one, other = (generator(0, Stream.FLIP, epoch).random(20_000) for epoch in (0, 1))
+    one, other = (generator(0, RngStream.FLIP, epoch).random(20_000) for epoch in (0, 1))
     assert abs(np.corrcoef(one, other)[0, 1]) < 4 / np.sqrt(20_000)
 
 
 def test_draws_do_not_touch_numpys_global_state() -> None:
     before = np.random.get_state()[1].copy()  # noqa: NPY002 - the state that must stay
-    generator(0, Stream.ORDER, 0).permutation(100)
+    generator(0, RngStream.ORDER, 0).permutation(100)
     assert np.array_equal(before, np.random.get_state()[1])  # noqa: NPY002
 
 
 @pytest.mark.parametrize(
     ("words", "raw", "seed"),
     [
-        ((0, Stream.ORDER, 0), 11_749_869_230_777_074_271, 7_896_617_691_693_857_887),
-        ((0, Stream.ORDER, 1), 8_286_993_518_594_409_552, 4_324_601_099_084_218_337),
-        ((1, Stream.ORDER, 0), 9_441_442_522_235_856_127, 3_717_377_837_946_358_015),
-        ((3, Stream.STEP, 2, 5), 17_739_665_122_042_854_348, 5_525_736_258_597_738_759),
-        ((2**32 - 1, Stream.INITIAL_WEIGHTS), 17_055_621_359_559_703_122, 474_547_428_913_669_383),
+        ((0, RngStream.ORDER, 0), 11_749_869_230_777_074_271, 7_896_617_691_693_857_887),
+        ((0, RngStream.ORDER, 1), 8_286_993_518_594_409_552, 4_324_601_099_084_218_337),
+        ((1, RngStream.ORDER, 0), 9_441_442_522_235_856_127, 3_717_377_837_946_358_015),
+        ((3, RngStream.STEP, 2, 5), 17_739_665_122_042_854_348, 5_525_736_258_597_738_759),
+        (
+            (2**32 - 1, RngStream.INITIAL_WEIGHTS),
+            17_055_621_359_559_703_122,
+            474_547_428_913_669_383,
+        ),
     ],
 )
 def test_values_are_pinned(words: tuple[int, ...], raw: int, seed: int) -> None:
     """The first 64 bits of a generator and torch's seed: the same on every machine, for ever."""
     number, stream, *rest = words
-    assert int(generator(number, Stream(stream), *rest).bit_generator.random_raw()) == raw
-    assert torch_seed(number, Stream(stream), *rest) == seed
+    assert int(generator(number, RngStream(stream), *rest).bit_generator.random_raw()) == raw
+    assert torch_seed(number, RngStream(stream), *rest) == seed
 
 
 def test_torchs_seed_is_one_that_torch_takes() -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from minet.core.errors import InputError
 from minet.core.files import digest, read_csv, read_json, write_json
 from minet.data.config import SPLITS, DataSettings
-from minet.data.index import Examined, Index, index_images
+from minet.data.index import CheckedImage, Index, index_images
 
 
 def jpeg(seed: int) -> bytes:
@@ -36,7 +36,7 @@ def settings(root: Path, **changes: str) -> DataSettings:
     return DataSettings(**(values | changes))
 
 
-def plain(items: Iterable[Examined], total: int) -> Iterable[Examined]:
+def plain(items: Iterable[CheckedImage], total: int) -> Iterable[CheckedImage]:
     return items
 
 

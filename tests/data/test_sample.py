@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from minet.core.files import read_csv, write_json
-from minet.core.rng import Stream, generator
+from minet.core.rng import RngStream, generator
 from minet.data.config import SPLITS, SampleSettings
 from minet.data.lists import label_problems, parse_list
 from minet.data.sample import CLASSES, draw, draw_jpeg, sample_images
@@ -87,8 +87,8 @@ def test_the_lists_have_the_format_of_mini_imagenet(sample: Path) -> None:
     assert (sample / "test.txt").read_bytes() == (
         b"images/red-striped-disc/test_00000.JPEG 0\n"
         b"images/yellow-striped-disc/test_00001.JPEG 1\n"
-        b"images/red-dotted-square/test_00002.JPEG 2\n"
-        b"images/magenta-dotted-square/test_00003.JPEG 3\n"
+        b"images/red-flatten-square/test_00002.JPEG 2\n"
+        b"images/magenta-flatten-square/test_00003.JPEG 3\n"
     )
 
 
@@ -122,7 +122,7 @@ def test_every_class_is_in_every_split_about_as_often(classes: int, count: int) 
 )
 def test_drawn_pixels_are_pinned(label: int, shape: tuple[int, int], digest: str) -> None:
     """Of pixels, not of JPEGs: whole numbers are the same everywhere, Pillow's encoder is not."""
-    pixels = draw(label, generator(0, Stream.SAMPLE, 0, label))
+    pixels = draw(label, generator(0, RngStream.SAMPLE, 0, label))
     assert pixels.shape == (*shape, 3)
     assert hashlib.sha256(pixels.tobytes()).hexdigest() == digest
 
@@ -135,7 +135,7 @@ def test_the_classes_of_a_pair_differ_in_one_colour_plane_only(
 ) -> None:
     """Drawn with the same draws, all else is equal: who does not see the plane must guess."""
     for number in range(3):
-        one, other = (draw(label, generator(0, Stream.SAMPLE, 0, number)) for label in pair)
+        one, other = (draw(label, generator(0, RngStream.SAMPLE, 0, number)) for label in pair)
         differs = [bool((one[..., k] != other[..., k]).any()) for k in range(3)]
         assert differs == [k == plane for k in range(3)]
         assert (one[..., plane] != other[..., plane]).mean() > 0.03
@@ -161,7 +161,9 @@ def test_an_image_does_not_depend_on_how_many_others_there_are() -> None:
         ]
         drawn.append(draw_jpeg(last, seed=0))
     assert drawn[0] == drawn[1]
-    assert not np.array_equal(*(draw(0, generator(0, Stream.SAMPLE, split, 0)) for split in (0, 2)))
+    assert not np.array_equal(
+        *(draw(0, generator(0, RngStream.SAMPLE, split, 0)) for split in (0, 2))
+    )
 
 
 def test_settings_that_cannot_be_leave_no_folder(root: Path, tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from minet.augment.channels import CHANNEL_SETS
 from minet.augment.config import AugmentSettings, CompatSettings, scored_augment
 from minet.augment.plan import EpochPlan, plan_epoch
-from minet.augment.transforms import Draws, InputForm, to_input
-from minet.core.arrays import whole_order
+from minet.augment.transforms import AugmentParams, InputSpec, to_input
+from minet.core.arrays import all_indices
 from minet.core.errors import InputError
 from minet.evaluate.metrics import worst_mistakes
 from minet.evaluate.predict import Predictions, predict
@@ -23,7 +23,7 @@ from minet.loader.batch import Batch
 from minet.models.registry import build
 from tests.helpers.sources import ListSource
 
-FORM = InputForm(16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+SPEC = InputSpec(16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 CPU = torch.device("cpu")
 
 
@@ -40,7 +40,7 @@ def network() -> nn.Module:
 def test_a_flipped_score_is_the_mean_of_an_image_and_its_mirror_image(blobs: ListSource) -> None:
     mirrored = ListSource(blobs.images.flip(-1), blobs.labels, 8)
     plain, other, both = (
-        predict(network(), source, FORM, CPU, mistakes=3, flip=flip, progress=shown)
+        predict(network(), source, SPEC, CPU, mistakes=3, flip=flip, progress=shown)
         for source, flip in ((blobs, False), (mirrored, False), (blobs, True))
     )
     assert not np.allclose(plain.probabilities["RGB"], other.probabilities["RGB"], atol=1e-3)
@@ -51,9 +51,9 @@ def test_a_flipped_score_is_the_mean_of_an_image_and_its_mirror_image(blobs: Lis
 
 
 def test_predictions_come_in_the_order_of_the_split_whatever_the_batches(blobs: ListSource) -> None:
-    whole = predict(network(), blobs, FORM, CPU, mistakes=3, progress=shown)
+    whole = predict(network(), blobs, SPEC, CPU, mistakes=3, progress=shown)
     blobs.batch_size = 7
-    again = predict(network(), blobs, FORM, CPU, mistakes=3, progress=shown)
+    again = predict(network(), blobs, SPEC, CPU, mistakes=3, progress=shown)
     assert np.array_equal(whole.labels, blobs.labels.numpy())
     for name in CHANNEL_SETS:
         assert np.allclose(whole.probabilities[name], again.probabilities[name], atol=1e-6)
@@ -62,10 +62,10 @@ def test_predictions_come_in_the_order_of_the_split_whatever_the_batches(blobs: 
 
 # --- channel sets ----------------------------------------------------------------------------
 
-UNEVEN = InputForm(16, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
+UNEVEN = InputSpec(16, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
 
 
-def scored(model: nn.Module, source: ListSource, form: InputForm, **named: Any) -> Predictions:
+def scored(model: nn.Module, source: ListSource, form: InputSpec, **named: Any) -> Predictions:
     return predict(model, source, form, CPU, mistakes=3, progress=shown, **named)
 
 
@@ -88,9 +88,9 @@ def by_hand(model: nn.Module, source: ListSource, name: str, *, black: bool) -> 
     """Probabilities of a split whose planes are taken away with numpy alone, in one batch."""
     pixels = source.images.numpy().astype(np.float64) / 255
     planes = list(CHANNEL_SETS[name])
-    absent = [plane for plane in range(3) if plane not in planes]
+    missing_channels = [plane for plane in range(3) if plane not in planes]
     if black:
-        pixels[:, absent] = 0
+        pixels[:, missing_channels] = 0
     mean, std = (np.array(value)[:, None, None] for value in (UNEVEN.mean, UNEVEN.std))
     inputs = (pixels - mean) / std
     inputs = inputs if black else inputs[:, planes]
@@ -106,13 +106,13 @@ def narrow(planes: int) -> nn.Module:
 
 
 @pytest.mark.parametrize("channels", ["GB", "RB", "R", "B"])
-@pytest.mark.parametrize("absent", ["zero", "slice"])
+@pytest.mark.parametrize("missing_channels", ["zero", "slice"])
 def test_a_model_of_left_out_planes_is_scored_on_its_own_set_alone(
-    blobs: ListSource, channels: str, absent: str
+    blobs: ListSource, channels: str, missing_channels: str
 ) -> None:
     model = narrow(len(channels))
-    form = replace(UNEVEN, channels=channels, protocol="slice")
-    found = scored(model, blobs, form, absent=absent)
+    form = replace(UNEVEN, channels=channels, channel_mode="slice")
+    found = scored(model, blobs, form, missing_channels=missing_channels)
     assert list(found.probabilities) == [channels]
     expected = by_hand(model, blobs, channels, black=False)
     assert np.allclose(found.probabilities[channels], expected, atol=1e-6)
@@ -123,9 +123,9 @@ def test_a_model_of_left_out_planes_is_scored_on_its_own_set_alone(
 def test_a_model_of_squashed_planes_is_scored_on_its_own_set_alone(
     blobs: ListSource, channels: str
 ) -> None:
-    form = replace(UNEVEN, channels=channels, protocol="sigmoid")
-    for absent in ("zero", "slice"):
-        assert forms_tested(form, absent) == {channels: form}
+    form = replace(UNEVEN, channels=channels, channel_mode="sigmoid")
+    for missing_channels in ("zero", "slice"):
+        assert forms_tested(form, missing_channels) == {channels: form}
     found = scored(narrow(len(channels)), blobs, form)
     assert list(found.probabilities) == [channels]
     assert found.own.shape == (40, 2)
@@ -135,9 +135,12 @@ def test_a_model_of_squashed_planes_is_scored_on_its_own_set_alone(
 def test_a_model_that_saw_black_planes_is_scored_on_every_set_with_black_planes(
     blobs: ListSource, channels: str
 ) -> None:
-    """Whatever `absent` says: it has three planes. What it is judged by is its own set."""
+    """Whatever `missing_channels` says: it has three planes. What it is judged by is its own set."""
     form = replace(UNEVEN, channels=channels)
-    black, asked = (scored(narrow(3), blobs, form, absent=absent) for absent in ("zero", "slice"))
+    black, asked = (
+        scored(narrow(3), blobs, form, missing_channels=missing_channels)
+        for missing_channels in ("zero", "slice")
+    )
     assert list(black.probabilities) == list(CHANNEL_SETS)
     for name in CHANNEL_SETS:
         assert np.array_equal(black.probabilities[name], asked.probabilities[name])
@@ -161,7 +164,7 @@ def test_a_model_of_any_planes_is_scored_on_one_two_and_three_of_them(
     larger = blobs.images[:6].repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
     source = ListSource(larger, blobs.labels[:6], 4)
     form = replace(UNEVEN, input_px=32)
-    found = scored(model, source, form, absent="slice")
+    found = scored(model, source, form, missing_channels="slice")
     assert {planes: len(seen) for planes, seen in model.images.items()} == {3: 6, 2: 18, 1: 18}
     assert list(found.probabilities) == list(CHANNEL_SETS)
     for name in CHANNEL_SETS:
@@ -175,7 +178,7 @@ def test_a_model_of_a_fixed_number_of_planes_says_so_when_some_are_left_out(
 ) -> None:
     model = build("cnn3", num_classes=2)
     with pytest.raises(InputError, match=r"^cnn3 takes images of 3 channels, not 2$"):
-        scored(model, blobs, UNEVEN, absent="slice")
+        scored(model, blobs, UNEVEN, missing_channels="slice")
     assert len(scored(model, blobs, UNEVEN).probabilities) == 7
 
 
@@ -212,7 +215,7 @@ def test_shuffled_planes_change_nothing_for_a_model_that_is_blind_to_them(
     blobs: ListSource,
 ) -> None:
     plan = planned(SANE, 1.0)
-    plain, shuffled = (scored(Blind(), blobs, FORM, plan=some) for some in (None, plan))
+    plain, shuffled = (scored(Blind(), blobs, SPEC, plan=some) for some in (None, plan))
     for name in CHANNEL_SETS:
         assert np.array_equal(plain.probabilities[name], shuffled.probabilities[name]), name
 
@@ -221,13 +224,13 @@ def test_shuffled_planes_change_what_a_model_says_that_tells_them_apart(blobs: L
     """To what it says of the images with their planes in that order; the gallery stays."""
     plan = planned(SANE, 1.0)
     assert plan.channels is not None
-    plain, shuffled = (scored(network(), blobs, FORM, plan=some) for some in (None, plan))
+    plain, shuffled = (scored(network(), blobs, SPEC, plan=some) for some in (None, plan))
     moved = (plan.channels != np.arange(3)).any(axis=1)
     differs = np.abs(plain.own - shuffled.own).max(axis=1) > 1e-4
     assert np.array_equal(differs, moved)
     rows = torch.arange(40)[:, None]
     reordered = ListSource(blobs.images[rows, torch.from_numpy(plan.channels)], blobs.labels, 8)
-    expected = scored(network(), reordered, FORM)
+    expected = scored(network(), reordered, SPEC)
     assert np.allclose(shuffled.own, expected.own, atol=1e-6)
     pictures = blobs.images.permute(0, 2, 3, 1).numpy()[shuffled.mistakes]
     assert np.array_equal(shuffled.pictures, pictures)
@@ -241,7 +244,7 @@ def test_a_test_image_is_the_same_bytes_for_any_batch_size(
     def seen(batch_size: int) -> list[bytes]:
         blobs.batch_size = batch_size
         model = Watched(network())
-        scored(model, blobs, FORM, flip=flip, plan=planned(compat, 0.5))
+        scored(model, blobs, SPEC, flip=flip, plan=planned(compat, 0.5))
         return sorted(model.images[3])
 
     whole = seen(40)
@@ -256,14 +259,14 @@ def test_test_images_are_cropped_turned_and_mirrored_only_if_that_is_asked_for(
     """As training images are, without what else becomes of those."""
     plan = planned(CROPPED, 0.0)
     assert plan.channels is plan.kept is plan.mixes is None
-    draws = Draws.of(plan, whole_order(40), CPU)
+    draws = AugmentParams.of(plan, all_indices(40), CPU)
     assert draws.boxes is not None
     assert draws.flips is not None
     assert draws.degrees is not None
     model, plain = Watched(network()), Watched(network())
-    scored(model, blobs, FORM, plan=plan)
-    scored(plain, blobs, FORM)
-    ones = (to_input(blobs.images, FORM.on(CPU), some) for some in (draws, None))
+    scored(model, blobs, SPEC, plan=plan)
+    scored(plain, blobs, SPEC)
+    ones = (to_input(blobs.images, SPEC.on(CPU), some) for some in (draws, None))
     cropped, whole = ([image.contiguous().numpy().tobytes() for image in some] for some in ones)
     assert set(cropped) <= set(model.images[3])
     assert not set(cropped) & set(plain.images[3])

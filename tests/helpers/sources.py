@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from minet.core.arrays import IndexArray, split_order
+from minet.core.arrays import IndexArray, batched
 from minet.loader.batch import Batch
 from minet.loader.config import Cache
 from minet.loader.loader import BetonLoader, open_loaders
@@ -33,6 +33,6 @@ class ListSource:
         self.served = 0
 
     def batches(self, order: IndexArray) -> Iterator[Batch]:
-        for indices in split_order(order, self.batch_size):
+        for indices in batched(order, self.batch_size):
             self.served += 1
             yield Batch(self.images[indices], self.labels[indices], indices)

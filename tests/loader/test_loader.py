@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from minet.beton.config import BetonRunSettings
-from minet.beton.reader import Records
+from minet.beton.reader import BetonReader
 from minet.beton.writer import write_beton
 from minet.core.arrays import IndexArray
 from minet.core.errors import InputError
@@ -173,18 +173,18 @@ def test_each_split_is_opened_with_batches_of_its_own_size(path: Path, tmp_path:
         assert [len(batch.indices) for batch in val.batches(np.arange(5))] == [3, 2]
 
 
-@pytest.mark.parametrize("neighbours", [1, 2, 5])
+@pytest.mark.parametrize("local_world_size", [1, 2, 5])
 def test_processes_on_a_machine_share_its_memory(
-    path: Path, neighbours: int, monkeypatch: pytest.MonkeyPatch
+    path: Path, local_world_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each takes half of its share at most; to be resident all the same, no more than all of it."""
     needed = 2 * COUNT * 3 * SIDE_PX**2
-    options = {"workers": 1, "device": torch.device("cpu"), "neighbours": neighbours}
+    options = {"workers": 1, "device": torch.device("cpu"), "local_world_size": local_world_size}
     for cache, share, fits in (
         *(("auto", 1.9, False), ("auto", 2.1, True)),
         *(("resident", 0.9, False), ("resident", 1.1, True)),
     ):
-        free = int(share * neighbours * needed)
+        free = int(share * local_world_size * needed)
         monkeypatch.setattr(loader_module, "free_bytes", lambda _, free=free: free)
         if cache == "resident" and not fits:
             with pytest.raises(InputError, match="^data.cache is resident, but the images need"):
@@ -201,7 +201,7 @@ def test_processes_with_a_gpu_each_do_not_share_its_memory(
     monkeypatch.setattr(loader_module, "free_bytes", lambda _: int(2.1 * COUNT * 3 * SIDE_PX**2))
     monkeypatch.setattr(BetonLoader, "load", lambda _, device: loaded.append(device))
     device = torch.device("cuda", 1)
-    open_loaders([(path, 4)], workers=1, cache="auto", device=device, neighbours=8)
+    open_loaders([(path, 4)], workers=1, cache="auto", device=device, local_world_size=8)
     assert loaded == [device]
 
 
@@ -216,10 +216,10 @@ def test_all_threads_have_jpegs_to_decode(
         workers=workers,
         cache="stream",
     )
-    read = Records.read
+    read = BetonReader.read
     busy, most, lock = [0], [0], threading.Lock()
 
-    def counted(self: Records, places: IndexArray, out: NDArray[np.uint8]) -> None:
+    def counted(self: BetonReader, places: IndexArray, out: NDArray[np.uint8]) -> None:
         with lock:
             busy[0] += 1
             most[0] = max(most[0], busy[0])
@@ -228,7 +228,7 @@ def test_all_threads_have_jpegs_to_decode(
         with lock:
             busy[0] -= 1
 
-    monkeypatch.setattr(Records, "read", counted)
+    monkeypatch.setattr(BetonReader, "read", counted)
     for batch in loader.batches(np.zeros(4 * batch_size, np.int64)):
         assert len(batch.indices) == batch_size
     assert most[0] == workers

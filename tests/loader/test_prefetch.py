@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from minet.loader.batch import Batch
-from minet.loader.prefetch import on_device
+from minet.loader.prefetch import prefetch_to_device
 
 CPU = torch.device("cpu")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -43,7 +43,7 @@ class Source:
 @pytest.mark.parametrize("batches", [0, 1, 2, 7])
 def test_on_a_cpu_batches_come_as_they_are_and_in_their_order(batches: int) -> None:
     given = [Source(0).batch(number) for number in range(batches)]
-    found = list(on_device(iter(given), CPU))
+    found = list(prefetch_to_device(iter(given), CPU))
     assert len(found) == batches
     assert all(one is other for one, other in zip(found, given, strict=True))
 
@@ -51,7 +51,7 @@ def test_on_a_cpu_batches_come_as_they_are_and_in_their_order(batches: int) -> N
 def test_on_a_cpu_a_batch_is_read_when_it_is_asked_for() -> None:
     """So that a watcher that waits before a step waits before its batch too."""
     source = Source(5)
-    travelling = on_device(source.read(), CPU)
+    travelling = prefetch_to_device(source.read(), CPU)
     assert source.given == 0
     for taken, _ in enumerate(travelling, start=1):
         assert source.given == taken
@@ -61,13 +61,13 @@ def test_on_a_cpu_a_batch_is_read_when_it_is_asked_for() -> None:
 def test_on_a_cpu_an_error_comes_in_its_turn() -> None:
     source, seen = Source(5, fails_at=2), []
     with pytest.raises(ZeroDivisionError):
-        seen.extend(iter(on_device(source.read(), CPU)))
+        seen.extend(iter(prefetch_to_device(source.read(), CPU)))
     assert source.given == 2
 
 
 def test_stopping_early_closes_what_is_read_from() -> None:
     source = Source(5)
-    travelling = on_device(source.read(), CPU)
+    travelling = prefetch_to_device(source.read(), CPU)
     next(travelling)
     travelling.close()  # type: ignore[attr-defined]
     assert source.closed
@@ -80,7 +80,7 @@ def test_stopping_early_closes_what_is_read_from() -> None:
 def test_a_gpu_is_given_the_same_batches_in_their_order(*, batches: int, pinned: bool) -> None:
     device = torch.device("cuda", torch.cuda.current_device())
     source = Source(batches, pinned=pinned)
-    found = list(on_device(source.read(), device))
+    found = list(prefetch_to_device(source.read(), device))
     assert len(found) == batches
     for number, batch in enumerate(found):
         given = source.batch(number)
@@ -94,7 +94,7 @@ def test_a_gpu_is_given_the_same_batches_in_their_order(*, batches: int, pinned:
 @needs_gpu
 def test_for_a_gpu_no_more_than_one_batch_is_read_ahead() -> None:
     source = Source(5, pinned=True)
-    for taken, _ in enumerate(on_device(source.read(), torch.device("cuda")), start=1):
+    for taken, _ in enumerate(prefetch_to_device(source.read(), torch.device("cuda")), start=1):
         assert source.given == min(5, taken + 1)
 
 
@@ -105,7 +105,7 @@ def test_batches_that_are_on_the_gpu_already_come_as_they_are() -> None:
     for number in range(4):
         batch = Source(0).batch(number)
         given.append(Batch(batch.images.to(device), batch.labels.to(device), batch.indices))
-    found = list(on_device(iter(given), device))
+    found = list(prefetch_to_device(iter(given), device))
     assert all(one is other for one, other in zip(found, given, strict=True))
 
 
@@ -118,7 +118,7 @@ def test_batches_that_travel_while_the_gpu_works_are_whole_when_they_are_used() 
     device = torch.device("cuda", torch.cuda.current_device())
     sums, labels = [], []
     torch.cuda._sleep(200_000_000)  # about a tenth of a second
-    for batch in on_device(Source(200, pinned=True).read(), device):
+    for batch in prefetch_to_device(Source(200, pinned=True).read(), device):
         sums.append(batch.images.long().sum())
         labels.append(batch.labels.clone())
         del batch
@@ -131,12 +131,12 @@ def test_batches_that_travel_while_the_gpu_works_are_whole_when_they_are_used() 
 @needs_gpu
 def test_neither_side_waits_for_a_batch_that_travels() -> None:
     device = torch.device("cuda", torch.cuda.current_device())
-    list(on_device(Source(2, pinned=True).read(), device))  # libraries are loaded
+    list(prefetch_to_device(Source(2, pinned=True).read(), device))  # libraries are loaded
     given = [Source(0, pinned=True).batch(number) for number in range(5)]
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        found = list(on_device(iter(given), device))
+        found = list(prefetch_to_device(iter(given), device))
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert len(found) == 5

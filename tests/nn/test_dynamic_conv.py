@@ -160,11 +160,11 @@ def test_temperature_falls_linearly_to_1_and_stays() -> None:
     layer = _layer()
     found = []
     for epoch in (0, 1, 5, 10, 29):
-        layer.at_epoch(epoch)
+        layer.set_epoch(epoch)
         found.append(layer.temperature.item())
     assert found == pytest.approx([30.0, 27.1, 15.5, 1.0, 1.0])
     constant = _layer(epochs=0)
-    constant.at_epoch(0)
+    constant.set_epoch(0)
     assert constant.temperature.item() == 1.0
 
 
@@ -173,7 +173,7 @@ def test_a_high_temperature_mixes_evenly_and_the_weights_carry_it() -> None:
     layer, images = _layer(temperature=1e8), torch.randn(3, 8, 6, 6)
     mean = layer.bank.mean(dim=0).view(6, 8, 3, 3)
     torch.testing.assert_close(layer(images), F.conv2d(images, mean, padding=1))
-    layer.at_epoch(10)
+    layer.set_epoch(10)
     assert not torch.allclose(layer(images), F.conv2d(images, mean, padding=1))
     fresh = _layer(temperature=1e8)
     fresh.load_state_dict(layer.state_dict())

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from minet.core.errors import InputError
 from minet.core.files import file_digest
-from minet.models.registry import MODELS, build, fresh_layers, pretrained_url
+from minet.models.registry import MODELS, build, pretrained_url, reinitialized_layers
 from minet.nn.weights import head_names, read_weights, start_from, weight_problems
 
 PRETRAINED = {"resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "densenet121"}
@@ -54,10 +54,10 @@ def test_torchvisions_weights_are_of_the_architecture(name: str) -> None:
     with torch.device("meta"):
         weights = build(stock, num_classes=1000).state_dict()
         model = build(name, num_classes=50)
-    fresh = fresh_layers(name)
-    assert weight_problems(model, weights, head=_head(name), fresh=fresh) == []
-    if fresh:
-        found = weight_problems(model, weights, head=_head(name), fresh=())
+    reinitialized = reinitialized_layers(name)
+    assert weight_problems(model, weights, head=_head(name), reinitialized=reinitialized) == []
+    if reinitialized:
+        found = weight_problems(model, weights, head=_head(name), reinitialized=())
         assert all("features.conv0." in problem for problem in found)
         assert found
 
@@ -161,7 +161,7 @@ def test_all_fits_but_a_head_of_other_classes() -> None:
     model = build("rrdb", num_classes=4)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     head = _head("rrdb")
-    assert weight_problems(model, weights, head=head, fresh=()) == []
+    assert weight_problems(model, weights, head=head, reinitialized=()) == []
     assert set(start_from(model, weights)) == head
     after = model.state_dict()
     assert all(torch.equal(after[key], (before if key in head else weights)[key]) for key in after)
@@ -177,12 +177,12 @@ def test_what_does_not_fit_is_named() -> None:
     del weights["0.0.weight"]
     del weights["0.1.num_batches_tracked"]  # which old files do not have
     model = build("rrdb", num_classes=4)
-    assert weight_problems(model, weights, head=_head("rrdb"), fresh=()) == [
+    assert weight_problems(model, weights, head=_head("rrdb"), reinitialized=()) == [
         "0.0.weight is not in the file",
         "1.conv.weight is (8, 64, 3, 3) in the file, (32, 64, 3, 3) in the model",
         "extra is not in the model",
     ]
-    other = weight_problems(model, _weights("resnet18", 4, 0), head=_head("rrdb"), fresh=())
+    other = weight_problems(model, _weights("resnet18", 4, 0), head=_head("rrdb"), reinitialized=())
     assert len(other) == 9
     assert other[-1].startswith("and ")
 
@@ -224,7 +224,7 @@ def test_weights_are_downloaded_once_and_checked(tmp_path: Path) -> None:
     found = load_file(tmp_path / "out.safetensors")
     with torch.device("meta"):
         model: nn.Module = build("resnet18", num_classes=3)
-    assert weight_problems(model, found, head=_head("resnet18"), fresh=()) == []
+    assert weight_problems(model, found, head=_head("resnet18"), reinitialized=()) == []
     path.unlink()
     assert "tensors of resnet18-" in _stage(tmp_path, settings)  # from torch's cache
 

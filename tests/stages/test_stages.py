@@ -95,7 +95,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory):
 SLIPS = {"wrap_pixels": True, "random_test_crop": True, "shuffle_validation": 0.5}
 RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "plain": ("cnn3", {}),
-    "two": ("cnn3", {"channels": "GB", "protocol": "slice", "arguments": {"channels": 2}}),
+    "two": ("cnn3", {"channels": "GB", "channel_mode": "slice", "arguments": {"channels": 2}}),
     "black": ("cnn3", {"channels": "GB"}),
     "any": ("pool_attention", {}),
     "slips": ("cnn3", {"compat": SLIPS, "lr": 1e-4}),  # inputs go to 255
@@ -131,9 +131,9 @@ SEVEN = ["RGB", "RG", "GB", "RB", "R", "G", "B"]
     ("name", "changes", "sets", "own"),
     [
         ("plain", {}, SEVEN, "RGB"),
-        ("two", {"absent": "slice"}, ["GB"], "GB"),
-        ("black", {"absent": "slice"}, SEVEN, "GB"),
-        ("any", {"absent": "slice"}, SEVEN, "RGB"),
+        ("two", {"missing_channels": "slice"}, ["GB"], "GB"),
+        ("black", {"missing_channels": "slice"}, SEVEN, "GB"),
+        ("any", {"missing_channels": "slice"}, SEVEN, "RGB"),
     ],
 )
 def test_a_model_is_scored_on_the_planes_that_its_card_names(
@@ -154,7 +154,7 @@ def test_a_model_is_scored_on_the_planes_that_its_card_names(
 
 
 def test_a_model_of_three_planes_cannot_be_tested_on_fewer(evaluate) -> None:
-    out, said = evaluate("plain", code=1, absent="slice")
+    out, said = evaluate("plain", code=1, missing_channels="slice")
     assert said == "error: cnn3 takes images of 3 channels, not 2\n"
     assert [path.name for path in out.iterdir()] == ["settings.json"]
 
@@ -198,7 +198,7 @@ def test_slips_of_the_reports_are_in_the_card_and_the_metrics_and_are_made_again
 
 
 def test_a_card_says_what_the_model_was_shown(trained) -> None:
-    shown = ("channels", "protocol", "wrap_pixels")
+    shown = ("channels", "channel_mode", "wrap_pixels")
     found = {name: [trained(name).record("model")[key] for key in shown] for name in RUNS}
     assert found == {
         "plain": ["RGB", "zero", False],
@@ -208,7 +208,7 @@ def test_a_card_says_what_the_model_was_shown(trained) -> None:
         "slips": ["RGB", "zero", True],
     }
     extras = {name: trained(name).record("metrics").get("extras") for name in ("plain", "two")}
-    assert extras == {"plain": None, "two": {"channels": "GB", "protocol": "slice"}}
+    assert extras == {"plain": None, "two": {"channels": "GB", "channel_mode": "slice"}}
 
 
 def test_a_run_that_is_stopped_while_validation_draws_goes_on_by_the_same_bytes(

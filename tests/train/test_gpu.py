@@ -11,20 +11,20 @@ from torch import nn
 
 from minet.augment.config import AugmentSettings
 from minet.augment.plan import plan_epoch
-from minet.augment.transforms import Draws, InputForm
-from minet.core.arrays import whole_order
+from minet.augment.transforms import AugmentParams, InputSpec
+from minet.core.arrays import all_indices
 from minet.core.errors import InputError
-from minet.loader.prefetch import on_device
+from minet.loader.prefetch import prefetch_to_device
 from minet.models.registry import build
 from minet.train.config import TrainSettings
-from minet.train.oom import told_of_memory
-from minet.train.step import Engine
+from minet.train.oom import oom_as_input_error
+from minet.train.step import TrainStep
 from tests.helpers.chaos import chaos
 from tests.helpers.sources import ListSource
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 GPU, SIDE_PX, COUNT = torch.device("cuda"), 64, 96
-FORM = InputForm(SIDE_PX, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+SPEC = InputSpec(SIDE_PX, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 
 @pytest.fixture
@@ -41,17 +41,19 @@ def recipe(raw_params: dict[str, Any], **changes: Any) -> TrainSettings:
     return TrainSettings.model_validate(train)
 
 
-def draws(augment: AugmentSettings) -> Draws:
+def draws(augment: AugmentSettings) -> AugmentParams:
     """Give the draws of an epoch on the GPU, in the order of the split."""
-    return Draws.of(plan_epoch(COUNT, SIDE_PX, augment, 0, 0), whole_order(COUNT), GPU)
+    return AugmentParams.of(plan_epoch(COUNT, SIDE_PX, augment, 0, 0), all_indices(COUNT), GPU)
 
 
-@pytest.mark.parametrize("extras", [{}, {"ema_decay": 0.9, "clip_norm": 1.0, "accumulate": 2}])
+@pytest.mark.parametrize(
+    "extras", [{}, {"ema_decay": 0.9, "max_grad_norm": 1.0, "accumulation_steps": 2}]
+)
 def test_a_step_never_waits_for_the_gpu(raw_params, source: ListSource, extras) -> None:
     run = recipe(raw_params, **extras)
-    engine = Engine(build("resnet18", num_classes=10), run, FORM, GPU)
+    engine = TrainStep(build("resnet18", num_classes=10), run, SPEC, GPU)
     epoch = draws(run.augment)
-    batches = list(on_device(source.batches(whole_order(COUNT)), GPU))
+    batches = list(prefetch_to_device(source.batches(all_indices(COUNT)), GPU))
     for warm in (True, False):
         torch.cuda.set_sync_debug_mode("default" if warm else "error")
         try:
@@ -64,7 +66,7 @@ def test_a_step_never_waits_for_the_gpu(raw_params, source: ListSource, extras) 
 
 def test_batches_travel_ahead_and_arrive_whole(source: ListSource) -> None:
     pinned = ListSource(source.images.pin_memory(), source.labels, 32)
-    for batch in on_device(pinned.batches(whole_order(COUNT)), GPU):
+    for batch in prefetch_to_device(pinned.batches(all_indices(COUNT)), GPU):
         assert torch.equal(batch.images.cpu(), source.images[batch.indices])
         assert torch.equal(batch.labels.cpu(), source.labels[batch.indices])
 
@@ -74,9 +76,9 @@ def test_a_compiled_step_is_that_of_the_model_as_it_is(raw_params, source: ListS
     for choice in ("never", "always"):
         torch.manual_seed(0)
         run = recipe(raw_params, compile=choice, precision="float32", optimizer="sgd", lr=0.01)
-        engine = Engine(build("resnet18", num_classes=10), run, FORM, GPU)
+        engine = TrainStep(build("resnet18", num_classes=10), run, SPEC, GPU)
         epoch, total = draws(run.augment), 0.0
-        for number, batch in enumerate(source.batches(whole_order(COUNT))):
+        for number, batch in enumerate(source.batches(all_indices(COUNT))):
             part = epoch.part(32 * number, 32)
             total += engine.step(batch, part, images=32, lr=0.01, side_px=SIDE_PX)[0].item()
         sums.append(total / COUNT)
@@ -85,7 +87,10 @@ def test_a_compiled_step_is_that_of_the_model_as_it_is(raw_params, source: ListS
 
 def test_too_large_a_batch_is_told_with_one_to_try(raw_params) -> None:
     run = recipe(raw_params, batch_size=1024)
-    with pytest.raises(InputError, match="try train.accumulate=2"), told_of_memory(run, 1, GPU):
+    with (
+        pytest.raises(InputError, match="try train.accumulation_steps=2"),
+        oom_as_input_error(run, 1, GPU),
+    ):
         torch.empty(2**50, device=GPU)
 
 
@@ -96,10 +101,10 @@ def test_killed_runs_end_with_the_same_bytes_with_deterministic_kernels(tmp_path
 
 def test_a_dynamic_model_trains_in_reduced_precision(raw_params, source: ListSource) -> None:
     run = recipe(raw_params, precision="bfloat16")
-    engine = Engine(build("dynamic_resnet18", num_classes=10), run, FORM, GPU)
+    engine = TrainStep(build("dynamic_resnet18", num_classes=10), run, SPEC, GPU)
     step = partial(engine.step, images=32, lr=0.001, side_px=SIDE_PX)
-    batch = next(on_device(source.batches(whole_order(COUNT)), GPU))
-    losses = [step(batch, Draws())[0].item() for _ in range(8)]
+    batch = next(prefetch_to_device(source.batches(all_indices(COUNT)), GPU))
+    losses = [step(batch, AugmentParams())[0].item() for _ in range(8)]
     assert np.isfinite(losses).all()
     assert losses[-1] < losses[0]
     assert all(isinstance(p, nn.Parameter) for p in engine.model.parameters())

@@ -17,7 +17,7 @@ from torch.distributed.elastic.multiprocessing.errors import (
     ProcessFailure,
 )
 
-from minet.core.errors import EXIT_CODES, InputError, StoppedError, left_to_launcher
+from minet.core.errors import EXIT_CODES, InputError, InterruptedRun, left_to_launcher
 from minet.train.interrupt import Interrupt
 
 ASKED = [signal.SIGTERM, signal.SIGINT]
@@ -187,7 +187,7 @@ def test_handlers_of_others_are_put_back() -> None:
 def test_a_run_that_was_asked_to_stop_tells_by_its_exit_code_who_asked(
     number: signal.Signals, code: int, name: str
 ) -> None:
-    error = StoppedError(number)
+    error = InterruptedRun(number)
     assert (error.exit_code, error.signal) == (code, number)
     assert str(error) == f"stopped by {name} and saved"
     assert set(EXIT_CODES) == set(ASKED), "what is listened to has an exit code"

@@ -13,25 +13,25 @@ import pytest
 import torch
 from torch import nn
 
-from minet.augment.channels import planes_given
+from minet.augment.channels import input_channels
 from minet.augment.config import AugmentSettings, scored_augment
 from minet.augment.plan import plan_epoch
-from minet.augment.transforms import Draws, InputForm, to_input
+from minet.augment.transforms import AugmentParams, InputSpec, to_input
 from minet.core.arrays import IndexArray
-from minet.core.errors import InputError, StoppedError
+from minet.core.errors import InputError, InterruptedRun
 from minet.loader.batch import Batch
-from minet.loader.sharding import Share
+from minet.loader.sharding import BatchSharder
 from minet.nn.checkpoint import load_model, save_model
 from minet.train.config import RunSettings
-from minet.train.context import Outcome, Run, Watcher
+from minet.train.context import Callbacks, TrainContext, TrainResult
 from minet.train.interrupt import Interrupt
 from minet.train.loop import check_last_batch, fit, validate
-from minet.train.snapshot import ResumeStore
-from minet.train.state import EpochRecord, Progress
-from minet.train.step import Engine
+from minet.train.snapshot import SnapshotStore
+from minet.train.state import EpochRecord, TrainState
+from minet.train.step import TrainStep
 from tests.helpers.sources import ListSource
 
-FORM = InputForm(16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+SPEC = InputSpec(16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 CPU = torch.device("cpu")
 
 
@@ -40,7 +40,7 @@ def settings(raw_params: dict[str, Any], **changes: Any) -> RunSettings:
     train = raw_params["train"] | {"epochs": 3, "batch_size": 8, "input_px": 16, "lr": 0.01}
     train["augment"] |= {"rotation_degrees": 10.0, "channel_shuffle": 0.5}
     raw = {"model": "cnn3", "builder": "minet.models.cnn3:cnn3", "arguments": {}, "seed": 3}
-    raw |= {"weights": "random", "fresh": [], "cache": "auto"}
+    raw |= {"weights": "random", "reinitialized": [], "cache": "auto"}
     return RunSettings.model_validate_json(json.dumps(raw | {"train": train | changes}))
 
 
@@ -59,10 +59,10 @@ def quiet(batches: Iterator[Batch], epoch: int, done: int, total: int) -> Iterab
     return batches
 
 
-class EveryStep(ResumeStore):
+class EveryStep(SnapshotStore):
     """Saves after every step, however long the last save takes."""
 
-    def due(self) -> bool:
+    def should_save(self) -> bool:
         self.finish()
         return True
 
@@ -76,34 +76,36 @@ def prepared(
     save_every_s: float = 1e9,
     written: list[list[EpochRecord]] | None = None,
     network: nn.Module | None = None,
-    form: InputForm = FORM,
+    form: InputSpec = SPEC,
     scored: AugmentSettings | None = None,
-) -> Run:
+) -> TrainContext:
     """Prepare a run of the tiny model on the source, which is its own validation split."""
     history = [] if written is None else written
     val_plan = None if scored is None else partial(plan_epoch, source.count, 16, scored, 77)
-    return Run(
+    return TrainContext(
         run,
-        Engine(network or model(), run.train, form, CPU),
+        TrainStep(network or model(), run.train, form, CPU),
         source,
         source,
-        Share(run.train.batch_size),
+        BatchSharder(run.train.batch_size),
         source.count,
         partial(plan_epoch, source.count, 16, run.train.augment, run.seed),
-        ResumeStore(folder, save_every_s) if save_every_s else EveryStep(folder, 0),
-        Watcher(steps, lambda records: history.append(list(records)), lambda *_: None),
+        SnapshotStore(folder, save_every_s) if save_every_s else EveryStep(folder, 0),
+        Callbacks(steps, lambda records: history.append(list(records)), lambda *_: None),
         val_plan,
     )
 
 
-def train(run: RunSettings, source: ListSource, folder: Path, *args: Any, **named: Any) -> Outcome:
+def train(
+    run: RunSettings, source: ListSource, folder: Path, *args: Any, **named: Any
+) -> TrainResult:
     """Train the tiny model on the source, which is its own validation split."""
     whole = prepared(run, source, folder, *args, **named)
-    with whole.store.hold():
+    with whole.store.lock():
         return fit(whole)
 
 
-def assert_same(one: Outcome, other: Outcome) -> None:
+def assert_same(one: TrainResult, other: TrainResult) -> None:
     """Everything but the clock is the same to the last bit."""
     assert one.history == other.history
     assert one.best == other.best
@@ -120,7 +122,7 @@ def test_it_learns_and_writes_down_what_happened(raw_params, blobs, tmp_path) ->
     assert outcome.best == min(outcome.history, key=lambda record: record.val_loss)
     best = model()
     best.load_state_dict(outcome.weights)
-    assert validate(Engine(best, run.train, FORM, CPU), blobs) == (
+    assert validate(TrainStep(best, run.train, SPEC, CPU), blobs) == (
         outcome.best.val_loss,
         outcome.best.val_accuracy,
     )
@@ -180,12 +182,12 @@ def test_a_run_killed_after_its_last_save_only_writes_its_results(
 
 def test_the_best_epoch_is_by_loss_or_accuracy_and_the_first_of_equals(raw_params) -> None:
     rows = [(0.9, 0.5), (0.7, 0.6), (0.8, 0.9), (0.7, 0.9)]
-    for best_by, expected in (("loss", 1), ("accuracy", 2)):
-        progress = Progress(settings(raw_params, best_by=best_by), CPU)
+    for selection_metric, expected in (("loss", 1), ("accuracy", 2)):
+        progress = TrainState(settings(raw_params, selection_metric=selection_metric), CPU)
         for epoch, (loss, accuracy) in enumerate(rows):
             weights = {"w": torch.tensor(float(epoch))}
             progress.end_epoch(EpochRecord(epoch, 1.0, 0.5, loss, accuracy, 0.1), weights)
-        assert progress.best_epoch == expected, best_by
+        assert progress.best_epoch == expected, selection_metric
         assert progress.best_weights["w"] == expected
 
 
@@ -212,7 +214,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_model_epoch_and_step(
     expected = rf"^cnn3: the training loss is nan at step {at} of epoch 1 \(both from 0\)"
     with pytest.raises(InputError, match=expected):
         train(settings(raw_params), blobs, tmp_path / "r", poisoned(at), save_every_s=save_every_s)
-    state = ResumeStore(tmp_path / "r", 1).load()
+    state = SnapshotStore(tmp_path / "r", 1).load()
     assert state is not None
     saved = state["engine"]["model"].values()
     assert all(tensor.isfinite().all() for tensor in saved), "poison was saved"
@@ -225,7 +227,7 @@ def test_a_diverging_run_is_told_what_to_try(raw_params, blobs, tmp_path) -> Non
 
 
 def test_a_validation_loss_that_is_not_finite_stops_the_run(raw_params) -> None:
-    progress = Progress(settings(raw_params), CPU)
+    progress = TrainState(settings(raw_params), CPU)
     with pytest.raises(InputError, match=r"cnn3: the validation loss is inf after step"):
         progress.check_validation(float("inf"))
 
@@ -235,7 +237,7 @@ def test_a_last_batch_of_one_image_is_refused_where_batch_norm_cannot_take_it(
     raw_params, blobs, tmp_path, sizes: tuple[int, int, int]
 ) -> None:
     count, batch_size, parts = sizes
-    run = settings(raw_params, batch_size=batch_size, accumulate=parts)
+    run = settings(raw_params, batch_size=batch_size, accumulation_steps=parts)
     small = nn.Sequential(nn.Conv2d(3, 4, 16), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
     some = prepared(run, blobs, tmp_path / "r", network=small)
     with pytest.raises(InputError, match=rf"train.batch_size is {batch_size} and train.accum"):
@@ -266,7 +268,7 @@ def test_label_smoothing_is_in_the_training_loss_alone(raw_params, blobs, tmp_pa
     assert smooth.history[0].train_loss > plain.train_loss
     again = model()
     again.load_state_dict(smooth.weights)
-    engine = Engine(again, settings(raw_params).train, FORM, CPU)
+    engine = TrainStep(again, settings(raw_params).train, SPEC, CPU)
     scores = validate(engine, blobs)
     assert scores is not None
     assert scores[0] == smooth.history[0].val_loss
@@ -317,7 +319,7 @@ class Scheduled(nn.Module):
         self.register_buffer("epochs", torch.full((1,), -1.0))
         self.told: list[int] = []
 
-    def at_epoch(self, epoch: int) -> None:
+    def set_epoch(self, epoch: int) -> None:
         self.told.append(epoch)
         self.epochs.fill_(epoch)
 
@@ -354,7 +356,7 @@ def test_a_run_asked_to_stop_saves_at_once_and_ends_the_same_when_taken_up(
             yield batch
 
     run = replace(prepared(settings(raw_params), blobs, tmp_path / "r", ask), interrupt=interrupt)
-    with run.store.hold(), interrupt.listening(), pytest.raises(StoppedError) as stopped:
+    with run.store.lock(), interrupt.listening(), pytest.raises(InterruptedRun) as stopped:
         fit(run)
     assert stopped.value.exit_code == {signal.SIGTERM: 75, signal.SIGINT: 130}[number]
     assert taken == at, "the run went on"
@@ -379,7 +381,7 @@ def test_a_run_asked_to_stop_while_it_validates_is_not_made_to_finish(
 
     val = Asks(blobs.images, blobs.labels, 8)
     run = prepared(settings(raw_params), blobs, tmp_path / "r")
-    with run.store.hold(), pytest.raises(StoppedError):
+    with run.store.lock(), pytest.raises(InterruptedRun):
         fit(replace(run, val=val, interrupt=interrupt))
     assert val.served == 3
     blobs.served = 0
@@ -388,8 +390,8 @@ def test_a_run_asked_to_stop_while_it_validates_is_not_made_to_finish(
 
 
 EXTRAS = {
-    "accumulate": 3, "start_px": 8, "start_epochs": 2.0, "ema_decay": 0.9, "clip_norm": 0.5,
-    "optimizer": "sgd", "nesterov": True, "decay_all": False, "weight_decay": 0.01,
+    "accumulation_steps": 3, "initial_px": 8, "growth_epochs": 2.0, "ema_decay": 0.9, "max_grad_norm": 0.5,
+    "optimizer": "sgd", "nesterov": True, "decay_norm_and_bias": False, "weight_decay": 0.01,
     "label_smoothing": 0.1, "precision": "bfloat16",
 }  # fmt: skip
 
@@ -426,7 +428,7 @@ def test_parts_of_a_batch_make_the_step_of_the_whole(raw_params, blobs, tmp_path
         network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 2))
         for parameter in network.parameters():
             nn.init.zeros_(parameter)
-        run = settings(raw_params, accumulate=parts, optimizer="sgd", lr=0.001)
+        run = settings(raw_params, accumulation_steps=parts, optimizer="sgd", lr=0.001)
         outcomes.append(train(run, blobs, tmp_path / str(parts), network=network))
     for one, other in zip(*(outcome.history for outcome in outcomes), strict=True):
         assert one.train_loss == pytest.approx(other.train_loss, abs=1e-6)
@@ -459,17 +461,17 @@ def test_averaged_weights_are_those_that_are_scored_and_kept(raw_params, blobs, 
         assert not torch.equal(outcome.weights[name], network.state_dict()[name])
     kept = model()
     kept.load_state_dict(outcome.weights)
-    scores = validate(Engine(kept, settings(raw_params).train, FORM, CPU), blobs)
+    scores = validate(TrainStep(kept, settings(raw_params).train, SPEC, CPU), blobs)
     assert scores == (outcome.best.val_loss, outcome.best.val_accuracy)
 
 
 def test_a_long_gradient_is_cut_to_its_length(raw_params, blobs) -> None:
-    run = settings(raw_params, clip_norm=1e-3, optimizer="sgd", lr=1.0, momentum=0.0)
+    run = settings(raw_params, max_grad_norm=1e-3, optimizer="sgd", lr=1.0, momentum=0.0)
     network = model()
     before = torch.cat([p.detach().flatten().clone() for p in network.parameters()])
-    engine = Engine(network, run.train, FORM, CPU)
+    engine = TrainStep(network, run.train, SPEC, CPU)
     batch = next(blobs.batches(np.arange(8)))
-    engine.step(batch, Draws(), images=8, lr=1.0, side_px=16)
+    engine.step(batch, AugmentParams(), images=8, lr=1.0, side_px=16)
     after = torch.cat([p.detach().flatten() for p in network.parameters()])
     assert (after - before).norm().item() == pytest.approx(1e-3, rel=1e-3)
 
@@ -477,8 +479,8 @@ def test_a_long_gradient_is_cut_to_its_length(raw_params, blobs) -> None:
 def test_gradients_lie_in_memory_as_their_weights_do(raw_params, blobs) -> None:
     """A fused optimizer takes one for the other, element by element."""
     network = model()
-    engine = Engine(network, settings(raw_params).train, FORM, CPU)
-    engine.step(next(blobs.batches(np.arange(8))), Draws(), images=8, lr=0.1, side_px=16)
+    engine = TrainStep(network, settings(raw_params).train, SPEC, CPU)
+    engine.step(next(blobs.batches(np.arange(8))), AugmentParams(), images=8, lr=0.1, side_px=16)
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None
         assert parameter.grad.stride() == parameter.stride(), name
@@ -517,30 +519,30 @@ def unshuffled(raw_params: dict[str, Any], **changes: Any) -> RunSettings:
 
 
 @pytest.mark.parametrize(
-    ("channels", "protocol", "planes"),
+    ("channels", "channel_mode", "planes"),
     [("GB", "slice", 2), ("R", "slice", 1), ("RG", "sigmoid", 2), ("RB", "zero", 3)],
 )
 def test_training_works_on_the_planes_that_are_given(
-    raw_params, blobs, tmp_path, *, channels: str, protocol: str, planes: int
+    raw_params, blobs, tmp_path, *, channels: str, channel_mode: str, planes: int
 ) -> None:
     """And is scored on them: the best epoch's loss is that of its weights on these planes."""
-    run = unshuffled(raw_params, channels=channels, protocol=protocol)
-    form = replace(FORM, channels=channels, protocol=protocol)
+    run = unshuffled(raw_params, channels=channels, channel_mode=channel_mode)
+    form = replace(SPEC, channels=channels, channel_mode=channel_mode)
     blobs.labels = blobs.images.float().mean(dim=(1, 2, 3)).gt(90).long()
-    if protocol == "sigmoid":  # which tells apart only the darkest
+    if channel_mode == "sigmoid":  # which tells apart only the darkest
         blobs.images = blobs.images // 60
     outcome = train(run, blobs, tmp_path / "r", network=narrow(planes), form=form)
     assert outcome.history[-1].train_loss < outcome.history[0].train_loss
     assert outcome.best.val_accuracy > 0.9
     best = narrow(planes)
     best.load_state_dict(outcome.weights)
-    again = validate(Engine(best, run.train, form, CPU), blobs)
+    again = validate(TrainStep(best, run.train, form, CPU), blobs)
     assert again == (outcome.best.val_loss, outcome.best.val_accuracy)
-    given = list(planes_given(channels, protocol))
+    given = list(input_channels(channels, channel_mode))
     pixels = blobs.images[:, given].float() / 255
-    if protocol == "sigmoid":
+    if channel_mode == "sigmoid":
         pixels = blobs.images[:, given].float().sigmoid()
-    if protocol == "zero":
+    if channel_mode == "zero":
         pixels[:, 1] = 0
     with torch.inference_mode():
         logits = best.eval()((pixels - 0.5) / 0.25)
@@ -549,33 +551,33 @@ def test_training_works_on_the_planes_that_are_given(
 
 
 @pytest.mark.parametrize(
-    ("channels", "protocol", "planes"),
+    ("channels", "channel_mode", "planes"),
     [("RGB", "zero", 3), ("GB", "zero", 3), ("GB", "slice", 2), ("B", "sigmoid", 1)],
 )
 def test_a_rank_without_images_passes_as_many_planes_as_the_others(
-    raw_params, channels: str, protocol: str, planes: int
+    raw_params, channels: str, channel_mode: str, planes: int
 ) -> None:
     """As it does in the step whose last images are others'."""
-    run = unshuffled(raw_params, channels=channels, protocol=protocol)
-    form = replace(FORM, channels=channels, protocol=protocol)
-    engine = Engine(narrow(planes), run.train, form, CPU)
+    run = unshuffled(raw_params, channels=channels, channel_mode=channel_mode)
+    form = replace(SPEC, channels=channels, channel_mode=channel_mode)
+    engine = TrainStep(narrow(planes), run.train, form, CPU)
     nothing = Batch(
         torch.zeros((0, 3, 16, 16), dtype=torch.uint8),
         torch.zeros(0, dtype=torch.int64),
         np.zeros(0, np.int64),
     )
-    inputs, labels, shares = engine._prepared(nothing, Draws(), 12)
+    inputs, labels, shares = engine._prepared(nothing, AugmentParams(), 12)
     assert inputs.shape == (0, planes, 12, 12)
     assert inputs.dtype == torch.float32
     assert (len(labels), shares) == (0, None)
-    loss, hits = engine.step(nothing, Draws(), images=1, lr=0.1, side_px=16)
+    loss, hits = engine.step(nothing, AugmentParams(), images=1, lr=0.1, side_px=16)
     assert (loss.item(), hits.item()) == (0, 0)
 
 
 def test_a_last_batch_of_one_image_is_tried_with_the_planes_that_are_given(
     raw_params, blobs, tmp_path
 ) -> None:
-    form = replace(FORM, channels="GB", protocol="slice")
+    form = replace(SPEC, channels="GB", channel_mode="slice")
     run = unshuffled(raw_params)
     small = nn.Sequential(nn.Conv2d(2, 4, 16), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
     some = prepared(run, blobs, tmp_path / "r", network=small, form=form)
@@ -604,12 +606,12 @@ def test_validation_images_are_changed_as_the_plan_says(
 ) -> None:
     scored = asked_of_validation(raw_params, **asked)
     plan = plan_epoch(40, 16, scored, 77, 2)
-    engine = Engine(model(), settings(raw_params).train, FORM, CPU)
+    engine = TrainStep(model(), settings(raw_params).train, SPEC, CPU)
     blobs.batch_size = batch_size
     found, plain = validate(engine, blobs, plan), validate(engine, blobs)
     assert found is not None
     assert plain is not None
-    inputs = to_input(blobs.images, FORM.on(CPU), Draws.of(plan, np.arange(40), CPU))
+    inputs = to_input(blobs.images, SPEC.on(CPU), AugmentParams.of(plan, np.arange(40), CPU))
     with torch.inference_mode():
         logits = model().eval()(inputs)
     by_hand = nn.functional.cross_entropy(logits, blobs.labels).item()

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from minet.core.errors import InputError
 from minet.train.config import TrainSettings
-from minet.train.oom import told_of_memory
+from minet.train.oom import oom_as_input_error
 from tests.helpers.tree import ROOT
 
 CPU = torch.device("cpu")
@@ -31,7 +31,7 @@ def _recipe(**changes: Any) -> TrainSettings:
 
 def _told(error: Exception, ranks: int = 1, **changes: Any) -> str:
     """Give what a run is told that fails with an error."""
-    with pytest.raises(InputError) as told, told_of_memory(_recipe(**changes), ranks, CPU):
+    with pytest.raises(InputError) as told, oom_as_input_error(_recipe(**changes), ranks, CPU):
         raise error
     assert told.value.__cause__ is error
     return str(told.value)
@@ -42,7 +42,7 @@ PROGRAM = """
 import re, resource, sys, numpy, torch
 from pathlib import Path
 from minet.core.errors import InputError
-from minet.train.oom import told_of_memory
+from minet.train.oom import oom_as_input_error
 from minet.train.config import TrainSettings
 
 recipe = TrainSettings.model_validate_json(sys.argv[1])
@@ -63,7 +63,7 @@ model(torch.zeros(2, 3, 64, 64)).sum().backward()
 used = int(re.search(r"VmSize:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
 resource.setrlimit(resource.RLIMIT_AS, (used + 2**24, resource.RLIM_INFINITY))
 try:
-    with told_of_memory(recipe, 1, torch.device("cpu")):
+    with oom_as_input_error(recipe, 1, torch.device("cpu")):
         {"step": step, "array": array, "vector": vector}[sys.argv[2]]()
 except InputError as error:
     (kind,) = [kind.__name__ for kind in kinds if isinstance(error.__cause__, kind)]
@@ -80,13 +80,13 @@ def test_a_process_that_has_no_more_memory_is_told_what_to_try(
     root: Path, what: str, cause: str
 ) -> None:
     """A real step of 64 MB, a real array and a real vector, where 16 MB are left."""
-    recipe = _recipe(batch_size=512, accumulate=2).model_dump_json()
+    recipe = _recipe(batch_size=512, accumulation_steps=2).model_dump_json()
     command = [sys.executable, "-c", PROGRAM, recipe, what]
     alone = os.environ | {"OMP_NUM_THREADS": "1"}  # no threads whose stacks would find no room
     done = subprocess.run(command, cwd=root, env=alone, capture_output=True, text=True, check=False)
     advice = (
         "this machine has not the memory for 256 images of 64 px at once (train.batch_size is 512, "
-        "train.accumulate 2); try train.accumulate=4 (the same steps, in parts) or "
+        "train.accumulation_steps 2); try train.accumulation_steps=4 (the same steps, in parts) or "
         "train.batch_size=256"
     )
     assert done.stdout.splitlines() == [cause, advice], done.stderr
@@ -126,14 +126,14 @@ class Unlike(RuntimeError):
     ids=repr,
 )
 def test_other_errors_pass_as_they_are(error: BaseException) -> None:
-    with pytest.raises(type(error)) as passed, told_of_memory(_recipe(), 1, CPU):
+    with pytest.raises(type(error)) as passed, oom_as_input_error(_recipe(), 1, CPU):
         raise error
     assert passed.value is error
     assert passed.value.__cause__ is None
 
 
 def test_what_goes_well_is_left_alone() -> None:
-    with told_of_memory(_recipe(), 1, CPU):
+    with oom_as_input_error(_recipe(), 1, CPU):
         found = torch.ones(3).sum()
     assert found == 3
 
@@ -142,9 +142,9 @@ def test_what_goes_well_is_left_alone() -> None:
     ("ranks", "changes"),
     [
         (1, {"batch_size": 1}),
-        (1, {"batch_size": 8, "accumulate": 8}),
+        (1, {"batch_size": 8, "accumulation_steps": 8}),
         (4, {"batch_size": 4}),
-        (2, {"batch_size": 8, "accumulate": 4}),
+        (2, {"batch_size": 8, "accumulation_steps": 4}),
     ],
 )
 def test_of_one_image_no_smaller_batch_is_asked(ranks: int, changes: dict[str, int]) -> None:
@@ -159,9 +159,9 @@ def test_of_one_image_no_smaller_batch_is_asked(ranks: int, changes: dict[str, i
     ("ranks", "changes", "images"),
     [
         (1, {"batch_size": 32}, 32),
-        (1, {"batch_size": 32, "accumulate": 3}, 11),
+        (1, {"batch_size": 32, "accumulation_steps": 3}, 11),
         (3, {"batch_size": 32}, 11),
-        (2, {"batch_size": 33, "accumulate": 4}, 5),
+        (2, {"batch_size": 33, "accumulation_steps": 4}, 5),
     ],
 )
 def test_what_was_tried_is_what_one_process_had_at_once(
@@ -171,32 +171,38 @@ def test_what_was_tried_is_what_one_process_had_at_once(
     assert f"for {images} images of 64 px at once" in _told(MemoryError(), ranks, **changes)
 
 
-@given(batch_size=st.integers(1, 70), ranks=st.integers(1, 8), accumulate=st.integers(1, 70))
+@given(
+    batch_size=st.integers(1, 70), ranks=st.integers(1, 8), accumulation_steps=st.integers(1, 70)
+)
 def test_what_is_to_be_tried_is_allowed_and_smaller(
-    batch_size: int, ranks: int, accumulate: int
+    batch_size: int, ranks: int, accumulation_steps: int
 ) -> None:
     """Each suggestion, put in as it is written, is a valid recipe with fewer images at once."""
-    ranks, accumulate = min(ranks, batch_size), min(accumulate, batch_size)
-    changes = {"batch_size": batch_size, "accumulate": accumulate, "processes": ranks}
+    ranks, accumulation_steps = min(ranks, batch_size), min(accumulation_steps, batch_size)
+    changes = {
+        "batch_size": batch_size,
+        "accumulation_steps": accumulation_steps,
+        "processes": ranks,
+    }
     message = _told(MemoryError(), ranks, **changes)
 
-    def at_once(batch_size: int, accumulate: int) -> int:
+    def at_once(batch_size: int, accumulation_steps: int) -> int:
         own = len(range(0, batch_size, ranks))
-        return -(-own // accumulate)
+        return -(-own // accumulation_steps)
 
-    tried = at_once(batch_size, accumulate)
-    for name, value in re.findall(r"train\.(accumulate|batch_size)=(\d+)", message):
+    tried = at_once(batch_size, accumulation_steps)
+    for name, value in re.findall(r"train\.(accumulation_steps|batch_size)=(\d+)", message):
         try:
             other = _recipe(**changes | {name: int(value)})
         except ValidationError as error:
             pytest.fail(f"{changes}: train.{name}={value} is refused: {error}")
-        assert at_once(other.batch_size, other.accumulate) < tried, f"{changes}: {message}"
+        assert at_once(other.batch_size, other.accumulation_steps) < tried, f"{changes}: {message}"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_a_gpu_that_has_no_more_memory_is_named() -> None:
     device = torch.device("cuda", torch.cuda.current_device())
-    with pytest.raises(InputError) as told, told_of_memory(_recipe(), 1, device):
+    with pytest.raises(InputError) as told, oom_as_input_error(_recipe(), 1, device):
         torch.empty(2**50, dtype=torch.uint8, device=device)
     name = torch.cuda.get_device_name(device)
     assert str(told.value).startswith(f"{name} has not the memory for 32 images of 64 px at once")

@@ -32,26 +32,26 @@ def _recipe(**changes: Any) -> TrainSettings:
     settings: dict[str, Any] = {
         "epochs": 10,
         "batch_size": 32,
-        "accumulate": 1,
+        "accumulation_steps": 1,
         "channels": "RGB",
-        "protocol": "zero",
+        "channel_mode": "zero",
         "input_px": 64,
-        "start_px": 0,
-        "start_epochs": 0.0,
+        "initial_px": 0,
+        "growth_epochs": 0.0,
         "optimizer": "adam",
         "lr": 0.1,
         "momentum": 0.9,
         "nesterov": False,
         "weight_decay": 0.0,
-        "decay_all": True,
-        "clip_norm": 0.0,
+        "decay_norm_and_bias": True,
+        "max_grad_norm": 0.0,
         "schedule": "constant",
         "warmup_epochs": 0.0,
-        "step_epochs": (),
-        "step_factor": 0.1,
+        "milestones": (),
+        "gamma": 0.1,
         "label_smoothing": 0.0,
         "ema_decay": 0.0,
-        "best_by": "loss",
+        "selection_metric": "loss",
         "normalize": "dataset",
         "precision": "auto",
         "compile": "auto",
@@ -79,7 +79,7 @@ def test_constant_stays(epoch: float) -> None:
 def test_warm_up_is_linear_from_nothing_to_the_full_rate(
     schedule: str, epoch: float, share: float
 ) -> None:
-    recipe = _recipe(schedule=schedule, warmup_epochs=2.0, step_epochs=(5,))
+    recipe = _recipe(schedule=schedule, warmup_epochs=2.0, milestones=(5,))
     assert learning_rate(recipe, epoch) == pytest.approx(0.1 * share)
 
 
@@ -141,12 +141,12 @@ def test_cosine_rises_through_the_warm_up_and_falls_after_it() -> None:
     [(0.0, 0.1), (3.999, 0.1), (4.0, 0.02), (6.999, 0.02), (7.0, 0.004), (10.0, 0.004)],
 )
 def test_step_multiplies_at_each_milestone(epoch: float, rate: float) -> None:
-    recipe = _recipe(schedule="step", step_epochs=(4, 7), step_factor=0.2)
+    recipe = _recipe(schedule="step", milestones=(4, 7), gamma=0.2)
     assert learning_rate(recipe, epoch) == pytest.approx(rate)
 
 
 def test_step_within_the_warm_up_multiplies_it() -> None:
-    recipe = _recipe(schedule="step", step_epochs=(2,), warmup_epochs=4.0)
+    recipe = _recipe(schedule="step", milestones=(2,), warmup_epochs=4.0)
     assert learning_rate(recipe, 1.0) == pytest.approx(0.1 * 0.25)
     assert learning_rate(recipe, 3.0) == pytest.approx(0.1 * 0.75 * 0.1)
 
@@ -244,19 +244,23 @@ REFERENCES: dict[str, tuple[dict[str, Any], Callable[..., torch.optim.Optimizer]
 }
 
 
-@pytest.mark.parametrize("decay_all", [True, False])
+@pytest.mark.parametrize("decay_norm_and_bias", [True, False])
 @pytest.mark.parametrize("kind", REFERENCES)
-def test_fused_steps_are_those_of_torchs_plain_optimizers(*, kind: str, decay_all: bool) -> None:
+def test_fused_steps_are_those_of_torchs_plain_optimizers(
+    *, kind: str, decay_norm_and_bias: bool
+) -> None:
     """Parameter by parameter, in torch's own loop, after 30 steps of changing rates."""
     options, reference = REFERENCES[kind]
     name = "sgd" if options else kind
-    recipe = _recipe(optimizer=name, weight_decay=0.05, decay_all=decay_all, **options)
+    recipe = _recipe(
+        optimizer=name, weight_decay=0.05, decay_norm_and_bias=decay_norm_and_bias, **options
+    )
 
     def plain(model: nn.Module) -> torch.optim.Optimizer:
         groups = [
             {
                 "params": [parameter],
-                "weight_decay": 0.05 if decay_all or parameter.ndim > 1 else 0.0,
+                "weight_decay": 0.05 if decay_norm_and_bias or parameter.ndim > 1 else 0.0,
             }
             for parameter in model.parameters()
         ]
@@ -295,7 +299,7 @@ def test_nesterov_steps_by_hand() -> None:
 def test_norms_and_biases_can_be_spared_the_decay(name: str) -> None:
     """Each parameter is in one group: those of one axis decay by nothing, the others do."""
     model = _network()
-    recipe = _recipe(optimizer=name, weight_decay=0.1, decay_all=False)
+    recipe = _recipe(optimizer=name, weight_decay=0.1, decay_norm_and_bias=False)
     groups = build_optimizer(model, recipe).param_groups
     assert [group["weight_decay"] for group in groups] == [0.1, 0.0]
     names = {id(parameter): key for key, parameter in model.named_parameters()}
@@ -308,7 +312,9 @@ def test_what_is_spared_stays_where_no_gradient_moves_it() -> None:
     """And what decays shrinks by lr times weight_decay a step."""
     model = _network()
     before = {key: parameter.detach().clone() for key, parameter in model.named_parameters()}
-    recipe = _recipe(optimizer="sgd", lr=0.5, weight_decay=0.1, decay_all=False, momentum=0.0)
+    recipe = _recipe(
+        optimizer="sgd", lr=0.5, weight_decay=0.1, decay_norm_and_bias=False, momentum=0.0
+    )
     optimizer = build_optimizer(model, recipe)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
@@ -320,13 +326,15 @@ def test_what_is_spared_stays_where_no_gradient_moves_it() -> None:
 
 def test_a_model_without_norms_and_biases_has_one_group() -> None:
     model = nn.Linear(3, 2, bias=False)
-    (group,) = build_optimizer(model, _recipe(decay_all=False, weight_decay=0.1)).param_groups
+    (group,) = build_optimizer(
+        model, _recipe(decay_norm_and_bias=False, weight_decay=0.1)
+    ).param_groups
     assert group["weight_decay"] == 0.1
 
 
 def test_a_model_of_nothing_but_biases_can_be_trained() -> None:
     model = nn.BatchNorm2d(3)
-    optimizer = build_optimizer(model, _recipe(decay_all=False, weight_decay=0.1))
+    optimizer = build_optimizer(model, _recipe(decay_norm_and_bias=False, weight_decay=0.1))
     model(torch.randn(4, 3, 2, 2)).square().sum().backward()
     optimizer.step()
     assert not torch.equal(model.weight, torch.ones(3))
@@ -336,16 +344,18 @@ def test_a_model_of_nothing_but_biases_can_be_trained() -> None:
 
 
 @pytest.mark.parametrize("epoch", [0, 3, 9])
-@pytest.mark.parametrize(("start_px", "start_epochs"), [(0, 0.0), (0, 5.0), (32, 0.0), (64, 5.0)])
+@pytest.mark.parametrize(
+    ("initial_px", "growth_epochs"), [(0, 0.0), (0, 5.0), (32, 0.0), (64, 5.0)]
+)
 def test_images_that_do_not_grow_have_the_same_side_all_along(
-    start_px: int, start_epochs: float, epoch: int
+    initial_px: int, growth_epochs: float, epoch: int
 ) -> None:
-    assert side_at(_recipe(start_px=start_px, start_epochs=start_epochs), epoch) == 64
+    assert side_at(_recipe(initial_px=initial_px, growth_epochs=growth_epochs), epoch) == 64
 
 
 def test_sides_by_hand() -> None:
     """From 128 to 224 over 6 epochs: one step of 16 px in each."""
-    recipe = _recipe(input_px=224, start_px=128, start_epochs=6.0)
+    recipe = _recipe(input_px=224, initial_px=128, growth_epochs=6.0)
     sides = [side_at(recipe, epoch) for epoch in range(10)]
     assert sides == [128, 144, 160, 176, 192, 208, 224, 224, 224, 224]
 
@@ -353,16 +363,16 @@ def test_sides_by_hand() -> None:
 @given(data=st.data())
 def test_images_grow_evenly_in_steps_of_16_px_up_to_their_full_side(data: st.DataObject) -> None:
     input_px = data.draw(st.integers(8, 512), label="input_px")
-    start_px = data.draw(st.integers(8, input_px), label="start_px")
-    start_epochs = data.draw(st.floats(0.01, 10), label="start_epochs")
-    recipe = _recipe(input_px=input_px, start_px=start_px, start_epochs=start_epochs)
+    initial_px = data.draw(st.integers(8, input_px), label="initial_px")
+    growth_epochs = data.draw(st.floats(0.01, 10), label="growth_epochs")
+    recipe = _recipe(input_px=input_px, initial_px=initial_px, growth_epochs=growth_epochs)
     sides = [side_at(recipe, epoch) for epoch in range(10)]
-    assert sides[0] == start_px
+    assert sides[0] == initial_px
     assert sides == sorted(sides)
     for epoch, side_px in enumerate(sides):
-        if epoch >= start_epochs:
+        if epoch >= growth_epochs:
             assert side_px == input_px
             continue
-        even = start_px + (input_px - start_px) * epoch / start_epochs
-        assert (side_px - start_px) % 16 == 0
+        even = initial_px + (input_px - initial_px) * epoch / growth_epochs
+        assert (side_px - initial_px) % 16 == 0
         assert even - 16 - 1e-6 < side_px <= min(even + 1e-6, input_px)

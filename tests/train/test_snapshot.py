@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import nn
 
-from minet.core.errors import InputError, StoppedError
-from minet.train.snapshot import ResumeStore, fingerprint
+from minet.core.errors import InputError, InterruptedRun
+from minet.train.snapshot import SnapshotStore, fingerprint
 
 SAVE = torch.save
 
@@ -49,7 +49,7 @@ def _open_after(gate: Gate, seconds: float) -> None:
 
 
 def _loaded(folder: Path) -> dict[str, Any]:
-    state = ResumeStore(folder, 1).load()
+    state = SnapshotStore(folder, 1).load()
     assert state is not None
     return state
 
@@ -71,8 +71,8 @@ def _same(one: Any, other: Any) -> bool:
 def test_a_save_is_a_copy_of_what_is_there_at_once(tmp_path: Path, gate: Gate) -> None:
     """However deep it lies: what changes while it is written is not written."""
     weights, mean, moment = torch.ones(4), torch.full((3,), 2.0), torch.tensor(3.0)
-    store = ResumeStore(tmp_path / "r", 1)
-    with store.hold():
+    store = SnapshotStore(tmp_path / "r", 1)
+    with store.lock():
         books = {"history": [{"loss": 0.5}], "mean": [mean, (moment,)], "epoch": 7}
         store.save({"model": {"w": weights}, "books": books})
         assert gate.reached.wait(20)
@@ -111,8 +111,8 @@ def test_a_run_goes_on_from_a_save_by_the_same_bits(
 
     model, optimizer = fresh()
     train(model, optimizer, range(3))
-    store = ResumeStore(tmp_path / "r", 1)
-    with store.hold():
+    store = SnapshotStore(tmp_path / "r", 1)
+    with store.lock():
         store.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()})
         train(model, optimizer, range(3, 6))
     state = _loaded(tmp_path / "r")
@@ -125,14 +125,14 @@ def test_a_run_goes_on_from_a_save_by_the_same_bits(
 
 
 def test_nothing_is_loaded_where_nothing_was_saved(tmp_path: Path) -> None:
-    assert ResumeStore(tmp_path / "r", 1).load() is None
-    with ResumeStore(tmp_path / "r", 1).hold():
-        assert ResumeStore(tmp_path / "r", 1).load() is None
+    assert SnapshotStore(tmp_path / "r", 1).load() is None
+    with SnapshotStore(tmp_path / "r", 1).lock():
+        assert SnapshotStore(tmp_path / "r", 1).load() is None
 
 
 def test_the_last_save_takes_the_place_of_those_before(tmp_path: Path) -> None:
-    store = ResumeStore(tmp_path / "r", 1)
-    with store.hold():
+    store = SnapshotStore(tmp_path / "r", 1)
+    with store.lock():
         for epoch in range(5):
             store.save({"epoch": epoch, "w": torch.full((2,), float(epoch))})
     assert _same(_loaded(tmp_path / "r"), {"epoch": 4, "w": torch.full((2,), 4.0)})
@@ -141,8 +141,8 @@ def test_the_last_save_takes_the_place_of_those_before(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_what_lies_on_a_gpu_is_copied_there_and_loaded_on_the_cpu(tmp_path: Path) -> None:
-    store, weights = ResumeStore(tmp_path / "r", 1), torch.empty(1 << 24, device="cuda")
-    with store.hold():
+    store, weights = SnapshotStore(tmp_path / "r", 1), torch.empty(1 << 24, device="cuda")
+    with store.lock():
         for value in (1, 2, 3):
             weights.fill_(value)
             store.save({"w": weights})
@@ -158,8 +158,8 @@ def test_what_lies_on_a_gpu_is_copied_there_and_loaded_on_the_cpu(tmp_path: Path
 
 
 def test_a_save_does_not_wait_for_the_disk(tmp_path: Path, gate: Gate) -> None:
-    store = ResumeStore(tmp_path / "r", 1)
-    with store.hold():
+    store = SnapshotStore(tmp_path / "r", 1)
+    with store.lock():
         store.save({"epoch": 1})
         assert gate.reached.wait(20)
         assert store.load() is None
@@ -169,8 +169,8 @@ def test_a_save_does_not_wait_for_the_disk(tmp_path: Path, gate: Gate) -> None:
 
 
 def test_a_save_waits_for_the_one_before(tmp_path: Path, gate: Gate) -> None:
-    store = ResumeStore(tmp_path / "r", 1)
-    with store.hold():
+    store = SnapshotStore(tmp_path / "r", 1)
+    with store.lock():
         store.save({"epoch": 1})
         _open_after(gate, 0.2)
         store.save({"epoch": 2})
@@ -181,10 +181,10 @@ def test_a_save_waits_for_the_one_before(tmp_path: Path, gate: Gate) -> None:
 
 def test_time_is_told_that_training_spent_on_saves(tmp_path: Path, gate: Gate) -> None:
     """That of copying, not that of writing."""
-    store = ResumeStore(tmp_path / "r", 1)
+    store = SnapshotStore(tmp_path / "r", 1)
     assert store.copying_s == 0
     began = time.monotonic()
-    with store.hold():
+    with store.lock():
         store.save({"w": torch.ones(1 << 20)})
         took = time.monotonic() - began
         time.sleep(0.05)
@@ -199,33 +199,33 @@ def test_a_save_is_due_after_its_time_and_not_before(
     now = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     (tmp_path / "r").mkdir()
-    store = ResumeStore(tmp_path / "r", 60)
+    store = SnapshotStore(tmp_path / "r", 60)
     now = 159.0
-    assert not store.due()
+    assert not store.should_save()
     now = 160.0
-    assert store.due()
+    assert store.should_save()
     store.save({"epoch": 1})
     store.finish()
-    assert not store.due()
+    assert not store.should_save()
     now = 219.0
-    assert not store.due()
+    assert not store.should_save()
     now = 220.0
-    assert store.due()
+    assert store.should_save()
 
 
 def test_no_save_is_due_while_the_last_one_is_being_written(tmp_path: Path, gate: Gate) -> None:
     """A disk that is slower than `save_every_s` must not hold up training."""
-    store = ResumeStore(tmp_path / "r", 1e-6)
-    with store.hold():
+    store = SnapshotStore(tmp_path / "r", 1e-6)
+    with store.lock():
         time.sleep(0.001)
-        assert store.due()
+        assert store.should_save()
         store.save({"epoch": 1})
         assert gate.reached.wait(20)
         time.sleep(0.001)
-        assert not store.due()
+        assert not store.should_save()
         gate.open()
         until = time.monotonic() + 20
-        while not store.due():
+        while not store.should_save():
             assert time.monotonic() < until
             time.sleep(0.001)
         assert store.load() == {"epoch": 1}
@@ -236,14 +236,14 @@ class Ended(Exception):
 
 
 @pytest.mark.parametrize(
-    "end", [None, Ended(), KeyboardInterrupt(), SystemExit(1), StoppedError(15)], ids=repr
+    "end", [None, Ended(), KeyboardInterrupt(), SystemExit(1), InterruptedRun(15)], ids=repr
 )
 def test_what_was_saved_is_on_the_disk_however_the_run_ends(
     tmp_path: Path, gate: Gate, end: BaseException | None
 ) -> None:
     def run() -> None:
-        store = ResumeStore(tmp_path / "r", 1)
-        with store.hold():
+        store = SnapshotStore(tmp_path / "r", 1)
+        with store.lock():
             store.save({"epoch": 3})
             _open_after(gate, 0.1)
             if end is not None:
@@ -263,30 +263,30 @@ def test_a_run_is_held_until_it_is_written(tmp_path: Path, gate: Gate) -> None:
 
     def try_to_hold() -> None:
         try:
-            with ResumeStore(tmp_path / "r", 1).hold():
+            with SnapshotStore(tmp_path / "r", 1).lock():
                 refused.append(False)
         except InputError:
             refused.append(True)
         gate.open()
 
-    store = ResumeStore(tmp_path / "r", 1)
-    with store.hold():
+    store = SnapshotStore(tmp_path / "r", 1)
+    with store.lock():
         store.save({"epoch": 1})
         other = threading.Timer(0.2, try_to_hold)
         other.start()
     other.join()
     assert refused == [True]
-    with ResumeStore(tmp_path / "r", 1).hold():
+    with SnapshotStore(tmp_path / "r", 1).lock():
         pass
 
 
 KILLED = """
 import sys, time, torch
 from pathlib import Path
-from minet.train.snapshot import ResumeStore
+from minet.train.snapshot import SnapshotStore
 
-store = ResumeStore(Path(sys.argv[1]), 1)
-with store.hold():
+store = SnapshotStore(Path(sys.argv[1]), 1)
+with store.lock():
     store.save({"epoch": 1})
     store.finish()
 
@@ -312,8 +312,8 @@ def test_a_process_killed_while_it_writes_leaves_the_state_before(
         assert process.stdout.readline() == "half\n"
         process.kill()
     assert _loaded(tmp_path / "r") == {"epoch": 1}
-    store = ResumeStore(tmp_path / "r", 1)
-    with store.hold():
+    store = SnapshotStore(tmp_path / "r", 1)
+    with store.lock():
         store.save({"epoch": 3})
     assert _loaded(tmp_path / "r") == {"epoch": 3}
 
@@ -321,8 +321,8 @@ def test_a_process_killed_while_it_writes_leaves_the_state_before(
 def test_a_run_that_has_ended_well_is_forgotten_when_its_last_save_is_done(
     tmp_path: Path, gate: Gate
 ) -> None:
-    store = ResumeStore(tmp_path / "r", 1)
-    with store.hold():
+    store = SnapshotStore(tmp_path / "r", 1)
+    with store.lock():
         store.save({"epoch": 1})
         _open_after(gate, 0.1)
         store.delete()
@@ -340,8 +340,8 @@ def _no_room(state: Any, place: Any) -> None:
 def test_a_write_that_fails_is_told_at_the_next_save(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = ResumeStore(tmp_path / "r", 1)
-    with store.hold():
+    store = SnapshotStore(tmp_path / "r", 1)
+    with store.lock():
         store.save({"epoch": 1})
         store.finish()
         monkeypatch.setattr(torch, "save", _no_room)
@@ -362,9 +362,9 @@ def test_a_write_that_fails_is_told_at_the_next_save(
 def test_a_write_that_fails_is_told_to_those_who_wait_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
-    store = ResumeStore(tmp_path / "r", 1)
+    store = SnapshotStore(tmp_path / "r", 1)
     monkeypatch.setattr(torch, "save", _no_room)
-    with store.hold():
+    with store.lock():
         store.save({"epoch": 2})
         with pytest.raises(InputError, match="cannot be saved in .*: No space left on device; "):
             getattr(store, way)()
@@ -376,11 +376,11 @@ FULL = """
 import resource, signal, sys, torch
 from pathlib import Path
 from minet.core.errors import InputError
-from minet.train.snapshot import ResumeStore
+from minet.train.snapshot import SnapshotStore
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-store = ResumeStore(Path(sys.argv[1]), 1)
-with store.hold():
+store = SnapshotStore(Path(sys.argv[1]), 1)
+with store.lock():
     store.save({"w": torch.zeros(10)})
     store.finish()
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
@@ -405,7 +405,7 @@ def test_a_file_system_that_takes_no_more_is_told(tmp_path: Path, root: Path) ->
 
 
 def _hold(folder: Path) -> None:
-    with ResumeStore(folder, 1).hold():
+    with SnapshotStore(folder, 1).lock():
         time.sleep(60)
 
 
@@ -418,13 +418,13 @@ def test_a_second_process_with_the_same_settings_is_told_which_is_first(tmp_path
         time.sleep(0.2)
         with (
             pytest.raises(InputError, match=f"process {process.pid} is training the same"),
-            ResumeStore(tmp_path / "r", 1).hold(),
+            SnapshotStore(tmp_path / "r", 1).lock(),
         ):
             pass
     finally:
         process.kill()
         process.join()
-    with ResumeStore(tmp_path / "r", 1).hold():
+    with SnapshotStore(tmp_path / "r", 1).lock():
         pass  # the dead process holds nothing
 
 

@@ -14,13 +14,13 @@ import yaml
 
 from benchmarks.published import PUBLISHED
 from minet.core.errors import InputError
-from minet.models.registry import MODELS, fresh_layers
+from minet.models.registry import MODELS, reinitialized_layers
 from minet.params import Params, check_params
 from minet.zoo.config import RowSettings, Zoo
 from minet.zoo.record import RowOutcome, SeedOutcome, zoo_record
 from minet.zoo.rows import check_zoo, row_settings, variant_of, variant_settings, with_baselines
 from minet.zoo.rows import run as zoo_run
-from minet.zoo.run import changed_rows, put_table, twins
+from minet.zoo.run import changed_rows, duplicate_runs, update_readme
 from minet.zoo.table import channel_table, table_cells, zoo_table
 from stages.code import digests
 from stages.rows import _run_problems
@@ -51,7 +51,7 @@ def checked(raw: dict[str, Any], params: Params) -> Zoo:
 
 def settings_of(name: str, zoo: Zoo, params: Params) -> RowSettings:
     model = zoo.rows[name].model
-    return row_settings(name, zoo, params, MODELS[model], fresh_layers(model))
+    return row_settings(name, zoo, params, MODELS[model], reinitialized_layers(model))
 
 
 def test_every_report_has_its_rows(raw, params) -> None:
@@ -129,13 +129,17 @@ def test_a_budget_lies_over_the_recipe_and_not_over_the_cost(raw, params) -> Non
     zoo = checked(raw, params)
     assert zoo.budget == "smoke"
     row = settings_of("r002_resnet18_pretrained", zoo, params)
-    assert (row.train.train.input_px, row.train.weights, row.train.fresh) == (64, "random", ())
+    assert (row.train.train.input_px, row.train.weights, row.train.reinitialized) == (
+        64,
+        "random",
+        (),
+    )
     assert row.cost.input_px == 512
     assert settings_of("r001_resnet34_flatten", zoo, params).train.train.input_px == 224
     zoo = checked(raw | {"budget": "published"}, params)
     row = settings_of("r002_resnet18_pretrained", zoo, params)
     assert (row.train.train.input_px, row.train.weights) == (512, "imagenet")
-    assert settings_of("r001_dwg_densenet121", zoo, params).train.fresh
+    assert settings_of("r001_dwg_densenet121", zoo, params).train.reinitialized
 
 
 def test_a_model_of_fewer_planes_is_costed_with_them(raw, params) -> None:
@@ -149,7 +153,10 @@ def test_a_model_of_fewer_planes_is_costed_with_them(raw, params) -> None:
     ("change", "said"),
     [
         ({"channel_shuffle": 0.5}, "evaluate.channel_shuffle is 0.5; must be 0 where planes"),
-        ({"absent": "slice"}, "evaluate.absent is 'slice'; models.cool: does not take batches of"),
+        (
+            {"missing_channels": "slice"},
+            "evaluate.missing_channels is 'slice'; models.cool: does not take batches of",
+        ),
     ],
 )
 def test_what_a_row_could_not_be_scored_on_is_refused(raw, params, change, said: str) -> None:
@@ -189,7 +196,11 @@ def test_a_variant_has_data_of_its_own(raw, params) -> None:
         ("rows.r003_cool.baseline", "r002_resnet18", "must be 'data', the same test images"),
         ("rows.r003_cool.train", {"epoch": 3}, "rows.r003_cool.train.epoch is not a setting; did"),
         ("rows.r003_cool.train", {"lr": -1.0}, "rows.r003_cool.train.lr is -1.0; input should"),
-        ("rows.r003_cool.evaluate", {"absent": "x"}, "rows.r003_cool.evaluate.absent is 'x'"),
+        (
+            "rows.r003_cool.evaluate",
+            {"missing_channels": "x"},
+            "rows.r003_cool.evaluate.missing_channels is 'x'",
+        ),
         ("rows.r003_cool.budgets", {"big": {}}, "rows.r003_cool.budgets.big is no budget"),
         ("rows.r003_cool.published", {"acuracy": 0.1}, "acuracy is not a setting; did you mean"),
         ("rows.r003_cool.published", {"accuracy": 25.3}, "published.accuracy is 25.3; input"),
@@ -294,7 +305,7 @@ def test_rows_that_train_alike_run_in_turn(tmp_path: Path) -> None:
         (tmp_path / row).mkdir()
         (tmp_path / row / "train-0.json").write_text(text)
     rows = ["a-0", "b_c-0", "d-0", "e"]
-    assert twins(rows, tmp_path) == [["a-0", "d-0"], ["b_c-0"], ["e"]]
+    assert duplicate_runs(rows, tmp_path) == [["a-0", "d-0"], ["b_c-0"], ["e"]]
 
 
 def test_when_rows_are_called_off_no_twin_begins(
@@ -310,7 +321,7 @@ def test_when_rows_are_called_off_no_twin_begins(
         return 130, 0.5
 
     monkeypatch.setattr(zoo_run, "_row", row)
-    monkeypatch.setattr(zoo_run, "twins", lambda rows: [list(rows)])
+    monkeypatch.setattr(zoo_run, "duplicate_runs", lambda rows: [list(rows)])
     with pytest.raises(KeyboardInterrupt):
         list(zoo_run._side_by_side({"a-0": [], "d-0": []}, 2, {}))
     assert begun == ["a-0"]
@@ -320,11 +331,11 @@ def test_the_first_table_goes_between_the_markers(tmp_path: Path) -> None:
     page, table = tmp_path / "README.md", tmp_path / "table.md"
     table.write_text("# Title\n\nwords\n\n| a |\n| - |\n| 1 |\n\nmore\n\n| b |\n| - |\n")
     page.write_text("before\n<!-- zoo -->\nold\n<!-- /zoo -->\nafter\n")
-    put_table(page, table)
+    update_readme(page, table)
     assert page.read_text() == ("before\n<!-- zoo -->\n| a |\n| - |\n| 1 |\n<!-- /zoo -->\nafter\n")
     page.write_text("none\n")
     with pytest.raises(InputError, match="has 0 places between"):
-        put_table(page, table)
+        update_readme(page, table)
     assert page.read_text() == "none\n"
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from minet.augment.channels import CHANNEL_SETS
 from minet.stats.comparison import accuracy_summary, compare
-from minet.zoo.table import channel_table, turned_table, zoo_table
+from minet.zoo.table import channel_table, transposed, zoo_table
 
 AGAINST = {
     "row": "r003_resnet34",
@@ -265,7 +265,7 @@ def test_the_same_record_gives_the_same_bytes_and_stays_as_it_is() -> None:
 
 
 def test_what_comparisons_give_is_what_the_table_takes() -> None:
-    """Records of accuracy_summary and compare, of several seeds, through JSON."""
+    """BetonReader of accuracy_summary and compare, of several seeds, through JSON."""
     rng = np.random.default_rng(0)
     this, baseline = rng.random((2, 60)) < 0.8, rng.random((2, 60)) < 0.7
     against = compare(this, baseline, rule=0.9) | {"row": "base", "p_holm": 0.2}
@@ -278,7 +278,7 @@ def test_what_comparisons_give_is_what_the_table_takes() -> None:
 
 
 def test_few_rows_are_columns() -> None:
-    lines = turned_table(record_of(a=row_of(against=None), b=row_of())).split("\n")
+    lines = transposed(record_of(a=row_of(against=None), b=row_of())).split("\n")
     assert lines[0].split() == ["row", "a", "b"]
     assert re.fullmatch(r"against +r003_resnet34", lines[5])
     assert re.fullmatch(r"MACs \(M\) +562.2 +562.2", lines[-1])

@@ -13,7 +13,7 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalEx
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from minet.core.errors import EXIT_CODES, LOST_CODE, InputError, StoppedError
+from minet.core.errors import EXIT_CODES, PEER_LOST_CODE, InputError, InterruptedRun
 from minet.core.files import read_json
 
 _LONGEST_STOP_S = 60  # for the step under way and the save, before what is left is killed
@@ -61,7 +61,7 @@ def _stopped(number: int, folder: Path, processes: int) -> int:
             f"stopped by {signal.Signals(number).name} before all of {processes} processes had "
             "saved; the next run goes on from the last save, if there is one"
         )
-    return StoppedError(number).exit_code
+    return InterruptedRun(number).exit_code
 
 
 def _told(failures: Sequence[ProcessFailure], processes: int) -> int:
@@ -71,11 +71,11 @@ def _told(failures: Sequence[ProcessFailure], processes: int) -> int:
     """
     culprits = [failure for failure in failures if not _stopped_by(failure.exitcode)]
     if not culprits:
-        return StoppedError(_stopped_by(failures[0].exitcode)).exit_code
+        return InterruptedRun(_stopped_by(failures[0].exitcode)).exit_code
     first = min(
         culprits,
         key=lambda one: (
-            one.exitcode == LOST_CODE,
+            one.exitcode == PEER_LOST_CODE,
             *(one.timestamp, one.exitcode >= 0, not _problems(one)),
         ),
     )

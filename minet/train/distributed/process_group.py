@@ -19,56 +19,56 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from minet.core.errors import InputError, LostError, StoppedError
+from minet.core.errors import InputError, InterruptedRun, PeerLost
 
 _SET_PARENT_DEATH_SIGNAL = 1  # of Linux' prctl.h
 _LONGEST_WAIT = timedelta(minutes=30)  # for the slowest rank: reading, compiling, validating
 
 
 @dataclass(frozen=True)
-class Team:
+class ProcessGroup:
     """One process among those of a run; ranks count from 0, and rank 0 writes what there is."""
 
     rank: int = 0
-    ranks: int = 1
+    world_size: int = 1
     local_rank: int = 0  # on this machine
-    local_ranks: int = 1
+    local_world_size: int = 1
     control: Any = field(default=None, repr=False)  # process group on the CPU
 
     @property
-    def leads(self) -> bool:
+    def is_rank_zero(self) -> bool:
         """Whether this process is the one that saves and writes."""
         return self.rank == 0
 
-    def add_up(self, *tensors: Tensor) -> None:
+    def all_reduce(self, *tensors: Tensor) -> None:
         """Put the sum over all ranks in the place of each tensor."""
-        if self.ranks > 1:
+        if self.world_size > 1:
             for tensor in tensors:
                 dist.all_reduce(tensor)
 
-    def from_leader(self, state: Any) -> Any:
+    def broadcast(self, state: Any) -> Any:
         """Give every rank what rank 0 has."""
-        if self.ranks == 1:
+        if self.world_size == 1:
             return state
         box = [state]
         dist.broadcast_object_list(box, src=0, group=self.control)
         return box[0]
 
 
-class Votes:
+class StopConsensus:
     """Wishes that all ranks must fulfil at the same step, the largest of all ranks' counting.
 
     Each step's vote travels while the next step runs, and is read after it.
     """
 
-    def __init__(self, team: Team) -> None:
+    def __init__(self, team: ProcessGroup) -> None:
         """Begin with no vote under way."""
         self._team = team
         self._cast: tuple[Tensor, Any] | None = None
 
     def after_step(self, wish: int) -> int:
         """Cast this step's vote; give the outcome of the last one (alone: of this one)."""
-        if self._team.ranks == 1:
+        if self._team.world_size == 1:
             return wish
         decided = self._read()
         ballot = torch.tensor([wish])
@@ -89,37 +89,37 @@ class Votes:
         return int(ballot)
 
 
-def launched() -> bool:
+def is_distributed() -> bool:
     """Whether a launcher has started this process as one of several."""
     return {"RANK", "LOCAL_RANK", "WORLD_SIZE"} <= os.environ.keys()
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[Team]:
+def joined(device: torch.device) -> Iterator[ProcessGroup]:
     """Join the processes that a launcher has started; alone without one.
 
     InputError for several processes on a machine with fewer GPUs.
     """
-    if not launched():
-        yield Team()
+    if not is_distributed():
+        yield ProcessGroup()
         return
     _end_with_launcher()
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-    rank, ranks, local_rank, local_ranks = (int(os.environ[name]) for name in names)
+    rank, world_size, local_rank, local_world_size = (int(os.environ[name]) for name in names)
     backend = "nccl" if device.type == "cuda" else "gloo"
     place = device if device.type == "cuda" else None
     together = backend == "gloo"  # NCCL waits for all ranks to leave
     try:
         dist.init_process_group(backend, timeout=_LONGEST_WAIT, device_id=place)
         control = dist.new_group(backend="gloo", timeout=_LONGEST_WAIT)
-        yield Team(rank, ranks, local_rank, local_ranks, control)
+        yield ProcessGroup(rank, world_size, local_rank, local_world_size, control)
         together = True
-    except StoppedError:
+    except InterruptedRun:
         together = True
         raise
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "gloo" in str(error):
-            raise LostError(f"rank {rank} has lost the other processes of the run") from error
+            raise PeerLost(f"rank {rank} has lost the other processes of the run") from error
         raise
     finally:
         if not together:  # the others may never leave; what is to be said is said by the exit

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own idiom
 
 
-class SharedBatchNorm(nn.Module):
+class SyncBatchNorm(nn.Module):
     """A batch norm of torch's whose training statistics are summed over all ranks.
 
     It takes over the parameters and buffers of the norm that it stands for, names included.
@@ -105,13 +105,13 @@ class _Shared(torch.autograd.Function):
         return of_images, of_weight, of_bias, None, None, None
 
 
-def share_norms(model: nn.Module) -> list[SharedBatchNorm]:
+def convert_sync_batchnorm(model: nn.Module) -> list[SyncBatchNorm]:
     """Put shared norms in the place of a model's batch norms; gives them."""
     shared = []
     for layer in list(model.modules()):
         for name, norm in list(layer.named_children()):
             if isinstance(norm, nn.modules.batchnorm._BatchNorm):  # noqa: SLF001 - all of them
-                made = SharedBatchNorm(norm).train(norm.training)
+                made = SyncBatchNorm(norm).train(norm.training)
                 setattr(layer, name, made)
                 shared.append(made)
     return shared

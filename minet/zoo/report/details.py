@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from minet.core.settings import dotted
+from minet.core.settings import flatten
 from minet.zoo.table import Record, comparison_cells
 
 _SCORES = {
@@ -87,9 +87,9 @@ def recipe(row: Record) -> Iterator[tuple[str, str, str]]:
     yield "data", row["data"], ""
     pretrained = row["pretrained_as_published"] and row["weights"] == "random"
     yield "weights", row["weights"], "imagenet" if pretrained else ""
-    for key, value in dotted(row["recipe"]):
+    for key, value in flatten(row["recipe"]):
         yield key, _text(value), _text(changed[key]) if key in changed else ""
-    for key, value in dotted(row["evaluate"]):
+    for key, value in flatten(row["evaluate"]):
         yield f"evaluate.{key}", _text(value), ""
 
 

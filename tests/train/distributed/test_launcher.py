@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-from minet.beton.format import read_layout
-from minet.beton.reader import Records
-from minet.core.errors import InputError, StoppedError, left_to_launcher
+from minet.beton.format import read_format
+from minet.beton.reader import BetonReader
+from minet.core.errors import InputError, InterruptedRun, left_to_launcher
 from minet.train.distributed import launcher as launch
 from tests.helpers.tiny_run import TinyRun, make_data, run_settings
 
@@ -83,7 +83,7 @@ def test_a_launcher_that_was_asked_says_so_if_all_ranks_have_saved(
     for rank in range(2):
         monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / f"{rank}" / "error.json"))
         (tmp_path / f"{rank}").mkdir()
-        assert left_to_launcher(StoppedError(number))
+        assert left_to_launcher(InterruptedRun(number))
     assert launch._stopped(number, tmp_path, 2) == code
     with pytest.raises(InputError, match="before all of 3 processes had saved"):
         launch._stopped(number, tmp_path, 3)
@@ -103,13 +103,13 @@ def test_a_damaged_image_that_one_rank_reads_is_named_with_that_rank(tmp_path: P
     make_data(tmp_path, storage="jpg")
     beton = tmp_path / "train.beton"
     whole = beton.read_bytes()
-    pointers = read_layout(beton).pointers
+    pointers = read_format(beton).pointers
     for image in range(len(pointers)):  # one that opening does not look at
         content = bytearray(whole)
         content[pointers[image] : pointers[image] + 2] = b"no"
         beton.write_bytes(content)
         with suppress(InputError):
-            Records(beton)
+            BetonReader(beton)
             break
     run = TinyRun(tmp_path, tmp_path / "r", run_settings("cnn3", processes=2))
     began = time.monotonic()

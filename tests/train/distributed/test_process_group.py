@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from minet.models.registry import build
-from minet.train.distributed.sync_batch_norm import SharedBatchNorm, share_norms
+from minet.train.distributed.sync_batch_norm import SyncBatchNorm, convert_sync_batchnorm
 from tests.helpers.tiny_run import ROOT, TinyRun, make_data, run_settings
 
 # gentle steps: long ones double the rounding of sums each few steps, and Adam divides by it
@@ -52,9 +52,9 @@ def assert_close(one: TinyRun, other: TinyRun, tolerance: float = 1e-5) -> None:
 
 
 MIXED = {
-    "accumulate": 2,
+    "accumulation_steps": 2,
     "ema_decay": 0.9,
-    "clip_norm": 0.5,
+    "max_grad_norm": 0.5,
     "augment": {"mixup_alpha": 0.4, "cutmix_alpha": 1.0, "channel_dropout": 0.3},
     "compat": {"shuffle_validation": 0.5},
 }
@@ -62,7 +62,7 @@ MIXED = {
 
 TWO_PLANES = {
     "channels": "GB",
-    "protocol": "slice",
+    "channel_mode": "slice",
     "arguments": {"channels": 2},
     "batch_size": 37,
     "compat": {"random_test_crop": True},
@@ -221,7 +221,7 @@ def test_a_second_run_of_the_same_settings_is_told_which_process_is_first(
 NORMS = """
 import sys, torch, torch.distributed as dist
 from torch import nn
-from minet.train.distributed.sync_batch_norm import SharedBatchNorm, share_norms
+from minet.train.distributed.sync_batch_norm import SyncBatchNorm, convert_sync_batchnorm
 rank, ranks, file, planes = int(sys.argv[1]), 3, sys.argv[2], 5
 dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=ranks)
 torch.manual_seed(0)
@@ -230,7 +230,7 @@ whole, shared = nn.BatchNorm2d(planes), nn.BatchNorm2d(planes)
 for norm in (whole, shared):
     with torch.no_grad():
         norm.weight.copy_(torch.arange(1.0, planes + 1)); norm.bias.fill_(0.3)
-shared = SharedBatchNorm(shared)
+shared = SyncBatchNorm(shared)
 # rank 0 has 4 images, rank 1 three, rank 2 none but a black one that counts for nothing
 own = {0: slice(0, 7, 2), 1: slice(1, 7, 2), 2: None}[rank]
 shared.idle = own is None
@@ -272,7 +272,7 @@ def test_a_shared_norm_is_torchs_over_the_images_of_all_ranks(tmp_path: Path) ->
 
 
 def test_a_trial_of_one_pixel_is_refused_as_torchs_norm_refuses_it() -> None:
-    norm = SharedBatchNorm(torch.nn.BatchNorm2d(3)).to("meta")
+    norm = SyncBatchNorm(torch.nn.BatchNorm2d(3)).to("meta")
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         norm(torch.empty(1, 3, 1, 1, device="meta"))
     assert norm(torch.empty(2, 3, 1, 1, device="meta")).shape == (2, 3, 1, 1)
@@ -283,7 +283,7 @@ def test_shared_norms_take_over_names_and_weights(raw_params: dict[str, Any]) ->
     torch.manual_seed(0)
     model = build("resnet18", num_classes=3)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    assert len(share_norms(model)) == 20
+    assert len(convert_sync_batchnorm(model)) == 20
     after = model.state_dict()
     assert list(after) == list(before)
     assert all(torch.equal(after[name], before[name]) for name in before)

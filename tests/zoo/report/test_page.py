@@ -237,12 +237,17 @@ def test_a_link_clicked_again_leads_to_the_same_place(page: WebDriver) -> None:
 
 
 def test_lines_that_lie_upon_one_another_are_told(page: WebDriver) -> None:
-    twins = ("r002_resnet18", "r002_resnet18_pretrained")  # alike where all weights are random
+    duplicate_runs = (
+        "r002_resnet18",
+        "r002_resnet18_pretrained",
+    )  # alike where all weights are random
     page.find_element(By.ID, "none").click()
-    for name in twins:
+    for name in duplicate_runs:
         page.find_element(By.CSS_SELECTOR, f"[data-row={name}] input").click()
     legend = page.find_element(By.ID, "chosen")
-    expected = f"{twins[0]}\n{twins[1]}, upon {twins[0]}: the same figures"
+    expected = (
+        f"{duplicate_runs[0]}\n{duplicate_runs[1]}, upon {duplicate_runs[0]}: the same figures"
+    )
     WebDriverWait(page, 10).until(lambda _: legend.text == expected)
 
 

@@ -11,7 +11,7 @@ from benchmarks.train.job import Clock, Job, own_device
 
 
 @dataclass(frozen=True)
-class Contestant:
+class Competitor:
     """One way to train."""
 
     train: Callable[[Job, torch.device, Clock], None]
@@ -22,16 +22,16 @@ class Contestant:
 _FLOAT = "float32 on a CPU"
 _GIVEN = "float32, normalised"
 
-CONTESTANTS = {
-    "minet": Contestant(
+COMPETITORS = {
+    "minet": Competitor(
         ours.train,
         {
-            "how": "Engine.step on stored images (uint8), normalised on the device; hits counted; "
+            "how": "TrainStep.step on stored images (uint8), normalised on the device; hits counted; "
             "channels-last, fused SGD, freed memory kept",
             "precision": f"bfloat16 and compiled on a GPU, {_FLOAT}",
         },
     ),
-    "minet, augmented": Contestant(
+    "minet, augmented": Competitor(
         ours.train_augmented,
         {
             "how": "the same, each image cropped, resized and mirrored on the device as in "
@@ -39,7 +39,7 @@ CONTESTANTS = {
             "precision": f"bfloat16 and compiled on a GPU, {_FLOAT}",
         },
     ),
-    "torchvision": Contestant(
+    "torchvision": Competitor(
         torch_loops.train_torchvision,
         {
             "how": "as its classification reference: channels-first, loss and accuracies read "
@@ -48,7 +48,7 @@ CONTESTANTS = {
             "precision": f"float16 and GradScaler on a GPU, {_FLOAT}",
         },
     ),
-    "timm": Contestant(
+    "timm": Competitor(
         torch_loops.train_timm,
         {
             "how": "as its script with --channels-last: ClassificationTask, create_optimizer_v2, "
@@ -57,12 +57,12 @@ CONTESTANTS = {
             "precision": f"bfloat16 on a GPU, {_FLOAT}",
         },
     ),
-    "timm, compiled": Contestant(
+    "timm, compiled": Competitor(
         torch_loops.train_timm_compiled,
         {"how": "the same with --torchcompile", "images": _GIVEN, "precision": "bfloat16"},
         gpu_only=True,
     ),
-    "Lightning": Contestant(
+    "Lightning": Competitor(
         lightning_loop.train,
         {
             "how": "Trainer.fit without logger, checkpoints, progress bar; channels-first",
@@ -76,14 +76,14 @@ CONTESTANTS = {
 def taking_part() -> list[str]:
     """Names of those that this device is for."""
     gpu = own_device().type == "cuda"
-    return [name for name, one in CONTESTANTS.items() if gpu or not one.gpu_only]
+    return [name for name, one in COMPETITORS.items() if gpu or not one.gpu_only]
 
 
 def measure(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Let one contestant train; give seconds and images of each repeat, the loss of each step."""
+    """Let one competitor train; give seconds and images of each repeat, the loss of each step."""
     job, device = Job(**asked["job"]), own_device()
     clock = Clock(job, device)
-    CONTESTANTS[asked["name"]].train(job, device, clock)
+    COMPETITORS[asked["name"]].train(job, device, clock)
     return {
         "images": job.batch_size * job.steps,
         "seconds": clock.seconds(),
