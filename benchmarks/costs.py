@@ -31,7 +31,7 @@ def main() -> None:
 
 def _costs(name: str) -> dict[str, Any]:
     """Costs of a model, and the figures of other profilers of it as it was published."""
-    shape = {"channels": 3, "side_px": _SIDE_PX}
+    shape = {"channels": 3, "image_size": _SIDE_PX}
     record = count_costs(build(name, num_classes=_NUM_CLASSES), **shape)
     figures = profiler_figures(as_profiled(name, num_classes=_NUM_CLASSES), **shape)
     return record | {"profilers": figures}

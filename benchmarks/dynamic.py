@@ -60,7 +60,7 @@ def main() -> None:
         "stem": lambda count: _stem(count, args, device),
         "densenet": lambda count: _steps(_densenets(), count, args, device),
     }
-    record: dict[str, Any] = {"machine": machine(), "side_px": args.side_px}
+    record: dict[str, Any] = {"machine": machine(), "image_size": args.image_size}
     record["allocator"] = args.allocator
     for part in args.parts:
         record[part] = {}
@@ -86,7 +86,7 @@ def _steps(
     models: dict[str, nn.Module], count: int, args: argparse.Namespace, device: torch.device
 ) -> dict[str, list[float]]:
     """Milliseconds of each training step, the models by turns."""
-    images = torch.randn(count, 3, args.side_px, args.side_px, device=device)
+    images = torch.randn(count, 3, args.image_size, args.image_size, device=device)
     images = images.contiguous(memory_format=torch.channels_last)
     labels = torch.arange(count, device=device) % 50
     steps = {}
@@ -119,8 +119,8 @@ def _step(
 def _forms(count: int, args: argparse.Namespace, device: torch.device) -> dict[str, list[float]]:
     """Milliseconds, forward and backward, of a static convolution and of each form, by shape."""
     found = {}
-    for before, after, side_px, side, stride, _ in SHAPES:
-        size = side_px * args.side_px // 224
+    for before, after, image_size, side, stride, _ in SHAPES:
+        size = image_size * args.image_size // 224
         images = torch.randn(count, before, size, size, device=device, requires_grad=True)
         bank = torch.randn(KERNELS, after, before, side, side, device=device) * 0.02
         bank.requires_grad_()
@@ -174,7 +174,7 @@ def _mixed_unfolded(
 
 def _stem(count: int, args: argparse.Namespace, device: torch.device) -> dict[str, list[float]]:
     """Milliseconds of DenseNet's first convolution, static, generated, and image by image."""
-    images = torch.randn(count, 3, args.side_px, args.side_px, device=device)
+    images = torch.randn(count, 3, args.image_size, args.image_size, device=device)
     static = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False, device=device)
     generated = GeneratedConv(3, 64, 128).to(device)
 

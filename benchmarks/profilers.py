@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 
-def profiler_figures(model: nn.Module, *, channels: int, side_px: int) -> dict[str, float]:
+def profiler_figures(model: nn.Module, *, channels: int, image_size: int) -> dict[str, float]:
     """Profile one forward pass of one image in evaluation as the reports did.
 
     Of torchinfo: `torchinfo_params_mb`, 4 bytes a parameter (10^6 bytes), which report 001 prints
@@ -25,7 +25,7 @@ def profiler_figures(model: nn.Module, *, channels: int, side_px: int) -> dict[s
     from torchprofile import profile_macs
 
     model = model.eval()
-    shape = (channels, side_px, side_px)
+    shape = (channels, image_size, image_size)
     image = torch.zeros(1, *shape)
     with warnings.catch_warnings(), torch.no_grad(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")  # of torch.jit, and of operations that they do not know

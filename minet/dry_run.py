@@ -27,7 +27,7 @@ from minet.nn.config import WeightsSettings
 from minet.nn.weights import SUFFIXES, head_names, read_weights, weight_problems
 from minet.params import DataSection, own_arguments
 from minet.train.config import IMAGENET, RANDOM, RunSettings
-from minet.train.schedule import side_at
+from minet.train.schedule import image_size_at
 
 
 def block_problems(blocks: Any) -> Iterator[str]:
@@ -69,8 +69,8 @@ def run_problems(run: RunSettings, evaluate: EvaluateSettings, cost: CostRunSett
     """Run a model on batches as its recipe, its evaluation and the count of its cost give them."""
     recipe, model, arguments = run.train, run.model, run.arguments
     channels = len(input_channels(recipe.channels, recipe.channel_mode))
-    sides = sorted({side_at(recipe, epoch) for epoch in range(recipe.epochs)})
-    shapes = [(min(2, recipe.batch_size), channels, side_px, side_px) for side_px in sides]
+    sides = sorted({image_size_at(recipe, epoch) for epoch in range(recipe.epochs)})
+    shapes = [(min(2, recipe.batch_size), channels, image_size, image_size) for image_size in sides]
     if (cost.channels, cost.input_px) not in {shape[1:3] for shape in shapes}:
         shapes.append((1, cost.channels, cost.input_px, cost.input_px))
     problems = [text for shape in shapes for text in input_problems(model, arguments, shape=shape)]
@@ -129,9 +129,11 @@ def _scoring_problems(run: RunSettings, evaluate: EvaluateSettings) -> list[str]
         ]
     if evaluate.missing_channels == "zero" or len(sets) == 1:
         return []
-    side_px = recipe.input_px
+    image_size = recipe.input_px
     return [
         f"evaluate.missing_channels is {evaluate.missing_channels!r}; {problem}"
         for count in sorted(planes, reverse=True)
-        for problem in input_problems(run.model, run.arguments, shape=(1, count, side_px, side_px))
+        for problem in input_problems(
+            run.model, run.arguments, shape=(1, count, image_size, image_size)
+        )
     ]

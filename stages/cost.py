@@ -20,7 +20,7 @@ def main() -> None:
         num_classes=len(read_csv(args.classes)),
         arguments=settings.arguments,
     )
-    record = count_costs(model, channels=settings.channels, side_px=settings.input_px)
+    record = count_costs(model, channels=settings.channels, image_size=settings.input_px)
     write_json(args.metrics, record)
     print(f"{settings.model}: {record['parameters']:,} parameters, {record['macs']:,} MACs")
     print(f"not counted: {record['uncounted'] or 'nothing'}")

@@ -25,24 +25,24 @@ def main() -> None:
     """Write the metrics, the predictions, the classes and the pictures of the worst mistakes."""
     args = parse_paths(
         __doc__,
-        *("settings", "weights", "card", "test", "index"),
+        *("settings", "weights", "metadata", "test", "index"),
         *("metrics", "channels", "predictions", "classes", "submission"),
         optional=("bars", "mistakes"),
     )
     settings = read_settings(args.settings, EvaluateSettings)
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    model, card = load_model(args.weights, args.card)
+    model, metadata = load_model(args.weights, args.metadata)
     test = BetonLoader(args.test, batch_size=settings.batch_size, workers=workers())
     found = predict(
         model,
         test,
-        _form(card),
+        _form(metadata),
         torch.device("cuda" if torch.cuda.is_available() else "cpu"),
         mistakes=settings.mistakes,
         flip=settings.flip,
         missing_channels=settings.missing_channels,
-        plan=_plan(card, settings, test),
+        plan=_plan(metadata, settings, test),
         progress=lambda batches, total: progress_bar(
             batches,
             -(-total // settings.batch_size),
@@ -63,12 +63,12 @@ def main() -> None:
         bars = [(name, *record.values()) for name, record in channels.items()]
         write_csv(args.bars, ("channels", "accuracy", "accuracy_low", "accuracy_high"), bars)
     columns = ("label", "name", "count", "precision", "recall", "f1")
-    write_csv(args.classes, columns, class_rows(found.labels, predicted, card["classes"]))
+    write_csv(args.classes, columns, class_rows(found.labels, predicted, metadata["classes"]))
     paths = [row["path"] for row in read_csv(args.index)]
     rows = zip(paths, found.labels, predicted, found.own.max(axis=1), strict=True)
     write_csv(args.predictions, ("path", "label", "predicted", "probability"), rows)
     form = settings.submission
-    submitted = submission_rows(paths, predicted, card["classes"], form.ids, form.classes)
+    submitted = submission_rows(paths, predicted, metadata["classes"], form.ids, form.classes)
     write_csv(args.submission, form.columns, submitted)
     if args.mistakes:
         _write_mistakes(args.mistakes, found)
@@ -76,16 +76,18 @@ def main() -> None:
     print(f"test accuracy {record['accuracy']:.4f} (95 %: {low:.4f} to {high:.4f})")
 
 
-def _form(card: dict[str, Any]) -> InputSpec:
+def _form(metadata: dict[str, Any]) -> InputSpec:
     """Give what the model was trained to see."""
     names = [field.name for field in fields(InputSpec)]
-    known = {name: card[name] for name in names}
+    known = {name: metadata[name] for name in names}
     return InputSpec(**known | {name: tuple(known[name]) for name in ("mean", "std")})
 
 
-def _plan(card: dict[str, Any], settings: EvaluateSettings, test: BetonLoader) -> EpochPlan | None:
+def _plan(
+    metadata: dict[str, Any], settings: EvaluateSettings, test: BetonLoader
+) -> EpochPlan | None:
     """Plan what is done to each test image; almost always nothing."""
-    seed, recipe = (card["settings"][name] for name in ("seed", "train"))
+    seed, recipe = (metadata["settings"][name] for name in ("seed", "train"))
     scored = scored_augment(
         parse(AugmentSettings, recipe["augment"]),
         parse(CompatSettings, recipe["compat"]),
@@ -94,7 +96,7 @@ def _plan(card: dict[str, Any], settings: EvaluateSettings, test: BetonLoader) -
     if scored is None:
         return None
     return plan_epoch(
-        test.count, test.record["side_px"], scored, torch_seed(seed, RngStream.TEST), epoch=0
+        test.count, test.record["image_size"], scored, torch_seed(seed, RngStream.TEST), epoch=0
     )
 
 

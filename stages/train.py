@@ -46,11 +46,11 @@ _SILENT = Callbacks(lambda batches, *_: batches, lambda _: None, lambda *_: None
 
 
 def main() -> None:
-    """Train from the betons; write weights, card, history, metrics and speed."""
+    """Train from the betons; write weights, metadata, history, metrics and speed."""
     args = parse_paths(
         __doc__,
         *("settings", "classes", "initial", "train", "val"),
-        *("weights", "card", "history", "metrics", "speed"),
+        *("weights", "metadata", "history", "metrics", "speed"),
     )
     settings = read_settings(args.settings, RunSettings)
     processes = settings.train.processes
@@ -100,14 +100,16 @@ def _train(
     tree = Path(os.environ.get("DVC_ROOT", "."))
     store = SnapshotStore(tree / ".resume" / identity, recipe.save_every_s)
     interrupt = Interrupt(patient=team.world_size > 1)
-    plan = partial(plan_epoch, train.count, train.record["side_px"], recipe.augment, settings.seed)
+    plan = partial(
+        plan_epoch, train.count, train.record["image_size"], recipe.augment, settings.seed
+    )
     compat = recipe.compat
     scored = scored_augment(recipe.augment, compat, shuffle=compat.shuffle_validation)
     val_seed = torch_seed(settings.seed, RngStream.VALIDATION)
     val_plan = (
         None
         if scored is None
-        else partial(plan_epoch, val.count, val.record["side_px"], scored, val_seed)
+        else partial(plan_epoch, val.count, val.record["image_size"], scored, val_seed)
     )
     watcher = _watcher(args.history, settings, identity) if team.is_rank_zero else _SILENT
     with store.lock() if team.is_rank_zero else nullcontext():
@@ -120,7 +122,7 @@ def _train(
             )
             outcome = fit(run)
         if team.is_rank_zero:
-            card = {
+            metadata = {
                 "model": settings.model,
                 "builder": settings.builder,
                 "arguments": settings.arguments,
@@ -132,7 +134,7 @@ def _train(
                 "fingerprint": identity,
                 "settings": settings.record(),
             }
-            save_model(args.weights, args.card, outcome.weights, card)
+            save_model(args.weights, args.metadata, outcome.weights, metadata)
             write_json(args.metrics, metrics_record(outcome, recipe))
             write_json(args.speed, speed_record(outcome, run, store))
             store.delete()

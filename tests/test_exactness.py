@@ -32,7 +32,7 @@ from minet.loader.loader import BetonLoader
 from minet.loader.sharding import BatchSharder
 from tests.helpers.sources import open_one
 
-COUNT, SIDE_PX, INPUT_PX = 90, 24, 16
+COUNT, IMAGE_SIZE, INPUT_PX = 90, 24, 16
 PLAIN: dict[str, Any] = {
     "flip": 0.5, "crop_scale": (0.3, 1), "crop_ratio": (0.75, 1.33), "rotation_degrees": 20,
     "channel_shuffle": 0.5, "channel_dropout": 0.3,
@@ -73,7 +73,7 @@ def betons(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         rows.append({"path": file.name, "label": str(number % 9), "xxh3": known})
     paths = {}
     for storage in ("raw", "jpg"):
-        choice = {"resize_px": 26, "crop_px": SIDE_PX, "storage": storage, "jpeg_quality": 90}
+        choice = {"resize_px": 26, "crop_px": IMAGE_SIZE, "storage": storage, "jpeg_quality": 90}
         run = BetonRunSettings(root=str(folder), **choice)
         path = folder / f"{storage}.beton"
         record = write_beton(path, rows, run, workers=1, progress=lambda items, _: items)
@@ -110,7 +110,7 @@ def reference(betons: dict[str, Path]) -> dict[tuple[str, str, int], Seen]:
     for storage, path in betons.items():
         loader = BetonLoader(path, batch_size=COUNT, workers=1)
         for (shown, (form, augment)), epoch in product(SHOWN.items(), (0, 3)):
-            plan = plan_epoch(COUNT, SIDE_PX, augment, 5, epoch)
+            plan = plan_epoch(COUNT, IMAGE_SIZE, augment, 5, epoch)
             (found[storage, shown, epoch],) = see(loader, plan, plan.order, form)
     return found
 
@@ -143,7 +143,7 @@ def test_an_epoch_is_the_same_however_it_is_read_shared_and_resumed(
     steps = -(-COUNT // batch_size)
     resumed_at = data.draw(st.integers(0, steps - 1), label="resumed at step")
     form, augment = SHOWN[shown]
-    plan = plan_epoch(COUNT, SIDE_PX, augment, 5, epoch)
+    plan = plan_epoch(COUNT, IMAGE_SIZE, augment, 5, epoch)
     left = plan.order[resumed_at * batch_size :]
     shares = []
     for rank in range(ranks):
@@ -166,7 +166,7 @@ Mixed = dict[int, tuple[int, int, bytes, float]]  # image: its label, its partne
 @cache
 def mixed_by_hand(path: Path, batch_size: int) -> Mixed:
     """Mix each image of an epoch with the one that follows it in its batch, one by one."""
-    plan = plan_epoch(COUNT, SIDE_PX, MIXED, 5, 1)
+    plan = plan_epoch(COUNT, IMAGE_SIZE, MIXED, 5, 1)
     (batch,) = BetonLoader(path, batch_size=COUNT, workers=1).batches(np.arange(COUNT))
     inputs = to_input(batch.images, SPEC, AugmentParams.of(plan, batch.indices, CPU))
     assert plan.mixes is not None
@@ -193,7 +193,7 @@ def test_an_image_is_mixed_with_the_same_one_by_the_same_bytes_whoever_reads_it(
     data: st.DataObject,
 ) -> None:
     """Ranks read the partners of their images too; one process alone has them in its batch."""
-    plan = plan_epoch(COUNT, SIDE_PX, MIXED, 5, 1)
+    plan = plan_epoch(COUNT, IMAGE_SIZE, MIXED, 5, 1)
     assert plan.mixes is not None
     resumed_at = data.draw(st.integers(0, -(-COUNT // batch_size) - 1), label="resumed at step")
     left = plan.order[resumed_at * batch_size :]

@@ -60,9 +60,9 @@ def _channels(hits: tuple[int, ...], count: int) -> dict[str, dict[str, float]]:
     }
 
 
-def _pictures(count: int, side_px: int = 40) -> NDArray[np.uint8]:
+def _pictures(count: int, image_size: int = 40) -> NDArray[np.uint8]:
     rng = np.random.default_rng(0)
-    return rng.integers(0, 256, (count, side_px, side_px, 3), dtype=np.uint8)
+    return rng.integers(0, 256, (count, image_size, image_size, 3), dtype=np.uint8)
 
 
 def _captions(count: int) -> list[str]:

@@ -439,7 +439,7 @@ CONDUCT = {"save_every_s", "processes", "tensorboard", "dvclive"}
 
 @pytest.mark.parametrize("name", TrainSettings.model_fields)
 def test_the_record_leaves_out_what_changes_no_byte_and_nothing_else(write, name: str) -> None:
-    """It tells whether a saved state may be taken up, and stands in the card of the weights."""
+    """It tells whether a saved state may be taken up, and stands in the metadata of the weights."""
     run = stage_settings(read_params(write({}), MODELS)).train
     assert isinstance(run, RunSettings)
     other = run.train.model_copy(update={name: _other(run.train, name)})

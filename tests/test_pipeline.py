@@ -43,9 +43,9 @@ def test_the_pipeline_leaves_what_the_design_promises(project: Project) -> None:
     assert cost <= project.record("cost").keys()
     assert project.record("data")["train"]["images"] == 48
     assert project.record("speed")["train_images_per_s"] > 0
-    card = json.loads((project.folder / "checkpoints/model.json").read_text())
-    assert card["model"] == "rrdb"
-    assert len(card["classes"]) == 4
+    metadata = json.loads((project.folder / "checkpoints/model.json").read_text())
+    assert metadata["model"] == "rrdb"
+    assert len(metadata["classes"]) == 4
     assert not project.partials()
     assert not list((project.folder / ".resume").iterdir()), "a state outlived its run"
 
@@ -208,8 +208,8 @@ def test_training_starts_from_weights_of_ones_own(project: Project) -> None:
     output = project.run(start)
     assert ran_in_order(output) == {"resolve", "weights", "train", "evaluate", "plots"}
     assert "weights: mine.safetensors; random: none" in output
-    card = json.loads((project.folder / "checkpoints/model.json").read_text())
-    assert (card["weights"], card["reinitialized"]) == ("mine.safetensors", [])
+    metadata = json.loads((project.folder / "checkpoints/model.json").read_text())
+    assert (metadata["weights"], metadata["reinitialized"]) == ("mine.safetensors", [])
     weights = project.folder / "checkpoints/model.safetensors"
     first = digest(weights)
     shutil.copy(weights, mine)
@@ -255,8 +255,8 @@ def test_every_model_runs_by_its_name(project: Project, name: str) -> None:
     assert macs == pytest.approx(pin.macs_millions * 1e6, rel=0.02)  # its head has fewer classes
     assert record["depth"] == DEPTHS[name]
     assert project.record("test")["count"] == 12
-    card = json.loads((project.folder / "checkpoints/model.json").read_text())
-    assert card["model"] == name
+    metadata = json.loads((project.folder / "checkpoints/model.json").read_text())
+    assert metadata["model"] == name
     project.run("git checkout -q . && dvc checkout -q dvc.yaml")
 
 

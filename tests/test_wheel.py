@@ -33,12 +33,12 @@ from ffcv.fields.decoders import IntDecoder, SimpleRGBImageDecoder
 from ffcv.loader import Loader, OrderOption
 from ffcv.writer import DatasetWriter
 
-SIDE_PX = 32
+IMAGE_SIZE = 32
 
 
 def pictures():
     """Smooth ramps, which JPEG hardly changes."""
-    ramp = np.linspace(20, 200, SIDE_PX)
+    ramp = np.linspace(20, 200, IMAGE_SIZE)
     plane = (ramp[:, None] + ramp[None, :]) / 2
     return [np.stack([plane, plane.T[::-1], plane + step], -1).astype(np.uint8) for step in (0, 50)]
 
@@ -72,9 +72,9 @@ def main():
     assert labels.ravel().tolist() == [3, 8], labels
     far = np.abs(images.astype(int) - np.stack(pictures())).max()
     assert far <= 8, f"pixels differ by up to {far}"
-    small = np.empty((SIDE_PX // 2, SIDE_PX // 2, 3), np.uint8)
-    ffcv.libffcv.resize_crop(pictures()[0], 0, SIDE_PX, 0, SIDE_PX, small)  # OpenCV's part
-    blocks = pictures()[0].reshape(SIDE_PX // 2, 2, SIDE_PX // 2, 2, 3).mean((1, 3))
+    small = np.empty((IMAGE_SIZE // 2, IMAGE_SIZE // 2, 3), np.uint8)
+    ffcv.libffcv.resize_crop(pictures()[0], 0, IMAGE_SIZE, 0, IMAGE_SIZE, small)  # OpenCV's part
+    blocks = pictures()[0].reshape(IMAGE_SIZE // 2, 2, IMAGE_SIZE // 2, 2, 3).mean((1, 3))
     assert np.abs(small - blocks).max() <= 1
 
 

@@ -9,7 +9,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.peers.betons import JPEG_QUALITY, RESIZE_PX, SIDE_PX, rows_of, write
+from benchmarks.peers.betons import IMAGE_SIZE, JPEG_QUALITY, RESIZE_PX, rows_of, write
 from benchmarks.peers.contest import Job
 from benchmarks.peers.torch_loaders import reference_transform
 from benchmarks.photos import DENSE, LIGHT, write_photos
@@ -52,7 +52,7 @@ def _save_pixels(job: Job) -> None:
             return np.asarray(transform(image.convert("RGB")))
 
     def prepared(number: int) -> Pixels:
-        out = np.empty((SIDE_PX, SIDE_PX, 3), np.uint8)
+        out = np.empty((IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
         prepare_file(Path(photos[number]).read_bytes(), RESIZE_PX, out, memory)
         return out
 
@@ -66,7 +66,7 @@ def _save_pixels(job: Job) -> None:
 
 def _save(job: Job, name: str, image: Callable[[int], Pixels]) -> Pixels:
     """Save (originals, side, side, 3) as an array that processes map; return it."""
-    shape = (job.originals, SIDE_PX, SIDE_PX, 3)
+    shape = (job.originals, IMAGE_SIZE, IMAGE_SIZE, 3)
     array = np.lib.format.open_memmap(job.path(name), "w+", np.uint8, shape)
     for number, pixels in enumerate(ordered_map(image, range(job.originals), job.threads)):
         array[number] = pixels

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.peers.betons import RESIZE_PX, SIDE_PX
+from benchmarks.peers.betons import IMAGE_SIZE, RESIZE_PX
 from minet.core.files import digest
 from minet.images.decode import kept_box
 from minet.images.fast_decode import Memory, decode_pixels
@@ -30,7 +30,7 @@ def steps(folder: Path, repeats: int) -> dict[str, list[float]]:
 
 def _once(paths: list[Path], file: int) -> dict[str, float]:
     """Do to each image what `write_beton` does, a clock after each step."""
-    memory, pixels = Memory(), np.empty((SIDE_PX, SIDE_PX, 3), np.uint8)
+    memory, pixels = Memory(), np.empty((IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
     spent = dict.fromkeys(STEPS, 0)
     for number, path in enumerate(paths):
         at = [time.thread_time_ns()]
@@ -41,7 +41,7 @@ def _once(paths: list[Path], file: int) -> dict[str, float]:
         at.append(time.thread_time_ns())
         image = decode_pixels(data, memory)
         at.append(time.thread_time_ns())
-        box = kept_box(image.shape[1], image.shape[0], RESIZE_PX, SIDE_PX)
+        box = kept_box(image.shape[1], image.shape[0], RESIZE_PX, IMAGE_SIZE)
         resize_box(image, box, pixels, memory.scratch)
         at.append(time.thread_time_ns())
         digest(pixels.data)

@@ -7,7 +7,7 @@ from minet.beton.config import BetonRunSettings
 from minet.beton.writer import write_beton
 from minet.core.files import digest, write_json
 
-SIDE_PX, RESIZE_PX, JPEG_QUALITY = 224, 256, 90
+IMAGE_SIZE, RESIZE_PX, JPEG_QUALITY = 224, 256, 90
 
 Storage = Literal["raw", "jpg"]
 
@@ -32,7 +32,7 @@ def write(
     settings = BetonRunSettings(
         root=str(root),
         resize_px=RESIZE_PX,
-        crop_px=SIDE_PX,
+        crop_px=IMAGE_SIZE,
         storage=storage,
         jpeg_quality=JPEG_QUALITY,
     )

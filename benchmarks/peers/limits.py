@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.peers.betons import SIDE_PX
+from benchmarks.peers.betons import IMAGE_SIZE
 from benchmarks.peers.contest import Batches, Competitor, Job, Opened, reading
 
 _AT_ONCE = 16  # images that a thread takes at a time
@@ -69,7 +69,9 @@ def _copy_records(job: Job) -> Opened:
 
 def _filling(job: Job, fill: Fill) -> Opened:
     """Deliver batches that threads fill, a few ahead."""
-    buffers = [np.empty((job.batch_size, SIDE_PX, SIDE_PX, 3), np.uint8) for _ in range(_AHEAD)]
+    buffers = [
+        np.empty((job.batch_size, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8) for _ in range(_AHEAD)
+    ]
     pool, epochs = ThreadPoolExecutor(job.threads), iter(range(1_000_000))
 
     def batches() -> Batches:

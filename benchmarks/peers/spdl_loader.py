@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.peers.betons import SIDE_PX
+from benchmarks.peers.betons import IMAGE_SIZE
 from benchmarks.peers.contest import Batches, Competitor, Job, Opened, reading
 
 Part = tuple[list[str], list[int]]  # files of a batch, their numbers
@@ -29,7 +29,7 @@ def _load_turbo(part: Part) -> tuple[Tensor, Tensor]:
     import simplejpeg
 
     paths, numbers = part
-    images = np.empty((len(paths), SIDE_PX, SIDE_PX, 3), np.uint8)
+    images = np.empty((len(paths), IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
     for path, image in zip(paths, images, strict=True):
         simplejpeg.decode_jpeg(Path(path).read_bytes(), "RGB", buffer=image)
     return torch.from_numpy(images).permute(0, 3, 1, 2), torch.tensor(numbers)

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.peers.betons import RESIZE_PX, SIDE_PX
+from benchmarks.peers.betons import IMAGE_SIZE, RESIZE_PX
 from benchmarks.peers.contest import Batches, Competitor, Job, Opened, reading
 
 ReadImage = Callable[[str], Tensor]  # (3, H, W) uint8
@@ -70,7 +70,7 @@ def reference_transform() -> Callable[[Image.Image], Image.Image]:
     from torchvision import transforms
 
     transform: Callable[[Image.Image], Image.Image] = transforms.Compose(
-        [transforms.Resize(RESIZE_PX), transforms.CenterCrop(SIDE_PX)]
+        [transforms.Resize(RESIZE_PX), transforms.CenterCrop(IMAGE_SIZE)]
     )
     return transform
 
@@ -94,7 +94,7 @@ def prepare_torchvision(path: str) -> Tensor:
     from torchvision.transforms.v2 import functional
 
     resized = functional.resize(read_torchvision(path), [RESIZE_PX], antialias=True)
-    cropped: Tensor = functional.center_crop(resized, [SIDE_PX, SIDE_PX])
+    cropped: Tensor = functional.center_crop(resized, [IMAGE_SIZE, IMAGE_SIZE])
     return cropped
 
 

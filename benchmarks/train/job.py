@@ -44,7 +44,7 @@ class Job:
 
     model: str
     batch_size: int
-    side_px: int
+    image_size: int
     batches: int  # different ones, which come again and again
     warm_up: int  # steps before the clock: memory grows, kernels are chosen, code is compiled
     repeats: int
@@ -121,7 +121,7 @@ def recipe_of(job: Job, *, augmented: bool) -> TrainSettings:
     changes: dict[str, Any] = {
         **_PLAIN,
         "batch_size": job.batch_size,
-        "input_px": job.side_px,
+        "input_px": job.image_size,
         "lr": job.lr,
         "momentum": job.momentum,
     }
@@ -133,7 +133,7 @@ def recipe_of(job: Job, *, augmented: bool) -> TrainSettings:
 
 def input_form(job: Job) -> InputSpec:
     """Give what minet makes of stored images before the model sees them."""
-    return InputSpec(job.side_px, IMAGENET_MEAN, IMAGENET_STD)
+    return InputSpec(job.image_size, IMAGENET_MEAN, IMAGENET_STD)
 
 
 def stored_batches(job: Job, device: torch.device) -> Batches:
@@ -145,7 +145,7 @@ def stored_batches(job: Job, device: torch.device) -> Batches:
     labels = all_indices(job.batch_size) % CLASSES
     found = []
     for _ in range(job.batches):
-        shape = (job.batch_size, 3, job.side_px, job.side_px)
+        shape = (job.batch_size, 3, job.image_size, job.image_size)
         noise = torch.randint(_NOISE, shape, dtype=torch.uint8, generator=generator)
         classes = torch.from_numpy(labels)
         images = noise + (classes * _STEP).to(torch.uint8)[:, None, None, None]

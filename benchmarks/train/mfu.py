@@ -33,7 +33,7 @@ def measure(asked: Mapping[str, Any]) -> dict[str, Any]:
     ours.train(job, device, clock)
     after = _measured_peaks(asked["product_side"], device)
     measured = {name: [*rates, *after[name]] for name, rates in before.items()}
-    macs = count_costs(model_of(job), channels=3, side_px=job.side_px)["macs"]
+    macs = count_costs(model_of(job), channels=3, image_size=job.image_size)["macs"]
     peak, source = _peak(measured, device)
     return {
         "batch_size": job.batch_size,

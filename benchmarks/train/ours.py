@@ -34,7 +34,9 @@ def train_augmented(job: Job, device: torch.device, clock: Clock) -> None:
 def _train(job: Job, device: torch.device, clock: Clock, *, augmented: bool) -> None:
     engine = ready_engine(job, device, augmented=augmented)
     for batch, draws in steps(job, device, augmented=augmented):
-        loss, _ = engine.step(batch, draws, images=job.batch_size, lr=job.lr, side_px=job.side_px)
+        loss, _ = engine.step(
+            batch, draws, images=job.batch_size, lr=job.lr, image_size=job.image_size
+        )
         clock.step_ended(loss / job.batch_size)
 
 
@@ -53,7 +55,7 @@ def steps(
 ) -> Iterator[tuple[Batch, AugmentParams]]:
     """Give what each step takes: stored images and what is drawn for them."""
     recipe, count = recipe_of(job, augmented=augmented), job.batch_size * job.batches
-    plan = plan_epoch(count, job.side_px, recipe.augment, job.seed, 0)
+    plan = plan_epoch(count, job.image_size, recipe.augment, job.seed, 0)
     draws = AugmentParams.of(plan, all_indices(count), device)
     for step, (images, labels) in enumerate(in_turn(stored_batches(job, device), job.all_steps)):
         first = step % job.batches * job.batch_size

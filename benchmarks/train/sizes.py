@@ -12,7 +12,7 @@ from minet.models.registry import MODELS
 class Size:
     """How much of each part; batches are numbers of images."""
 
-    side_px: int
+    image_size: int
     batches: Mapping[str, tuple[int, ...]]  # of the loops, by model
     rounds: int  # of all loops by turns
     warm_up: int  # steps of a turn before the clock
@@ -32,7 +32,7 @@ class Size:
     def job(self, model: str, batch_size: int, **changes: Any) -> Job:
         """Give the job of a model at a batch size."""
         usual = {"warm_up": self.warm_up, "repeats": self.repeats, "steps": self.steps}
-        return Job(model, batch_size, self.side_px, self.different, **{**usual, **changes})
+        return Job(model, batch_size, self.image_size, self.different, **{**usual, **changes})
 
     def record(self) -> dict[str, Any]:
         """Give it as plain data."""
@@ -61,7 +61,7 @@ class Size:
 
 # a step of ResNet-18 at batch 32 takes two cores a second and a half
 CPU = Size(
-    side_px=224,
+    image_size=224,
     batches={"resnet18": (32,), "resnet50": (8,), "dynamic_resnet18": (8,), "rrdb": (32,)},
     rounds=3,
     warm_up=2,
@@ -75,7 +75,7 @@ CPU = Size(
     timeout_s=600.0,
 )
 GPU = Size(
-    side_px=224,
+    image_size=224,
     batches=dict.fromkeys(CPU.batches, (256, 512, 1024)),
     rounds=2,
     warm_up=10,
@@ -89,7 +89,7 @@ GPU = Size(
     timeout_s=900.0,
 )
 _TRIAL = {
-    "side_px": 32,
+    "image_size": 32,
     "rounds": 1,
     "warm_up": 1,
     "repeats": 2,

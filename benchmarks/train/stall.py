@@ -105,7 +105,7 @@ def _bare(engine: TrainStep, held: _Held, job: Job, steps: int | None = None) ->
     for batch in held.batches_held[:steps]:
         images = len(batch.indices)
         part = draws.part(done, images)
-        engine.step(batch, part, images=images, lr=job.lr, side_px=job.side_px)
+        engine.step(batch, part, images=images, lr=job.lr, image_size=job.image_size)
         done += images
     return now(engine.device) - started
 

@@ -45,7 +45,7 @@ def measure(asked: Mapping[str, Any]) -> dict[str, Any]:
     started = now(device)
     _step(engine, batch, draws, job)
     whole_ms = (now(device) - started) * 1e3
-    form = engine.form.resized(job.side_px)
+    form = engine.form.resized(job.image_size)
     augmenting = _profiled(lambda: to_input(batch.images, form, draws), device)
     ready = to_input(batch.images, form, draws)
     with _no_augmentation(ready):
@@ -69,7 +69,7 @@ def kind_of(name: str) -> str:
 
 
 def _step(engine: TrainStep, batch: Batch, draws: AugmentParams, job: Job) -> None:
-    engine.step(batch, draws, images=job.batch_size, lr=job.lr, side_px=job.side_px)
+    engine.step(batch, draws, images=job.batch_size, lr=job.lr, image_size=job.image_size)
 
 
 def _profiled(call: Callable[[], object], device: torch.device) -> dict[str, float]:

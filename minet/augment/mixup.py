@@ -15,8 +15,8 @@ def mix(inputs: Tensor, partners: Tensor, mixes: Tensor) -> tuple[Tensor, Tensor
     A pixel whose centre lies in the patch is the partner's; outside, a share `mixes[:, 0]` of it is
     the image's own. What stays is counted in pixels, so that the loss weighs what is to be seen.
     """
-    side_px = inputs.shape[-1]
-    centres = (torch.arange(side_px, device=inputs.device) + 0.5) / side_px
+    image_size = inputs.shape[-1]
+    centres = (torch.arange(image_size, device=inputs.device) + 0.5) / image_size
     share, top, bottom, left, right = mixes[:, :, None].unbind(dim=1)  # each (N, 1)
     rows = (centres >= top) & (centres < bottom)  # (N, S)
     columns = (centres >= left) & (centres < right)

@@ -37,9 +37,9 @@ class EpochPlan:
 
 
 def plan_epoch(
-    count: int, side_px: int, settings: AugmentSettings, seed: int, epoch: int
+    count: int, image_size: int, settings: AugmentSettings, seed: int, epoch: int
 ) -> EpochPlan:
-    """Draw an epoch over `count` square images of side `side_px`.
+    """Draw an epoch over `count` square images of side `image_size`.
 
     Each kind of draw has a stream of its own: switching one on leaves the others as they are. An
     image's draws stand in one row of its stream: more images after it leave them as they are.
@@ -49,7 +49,7 @@ def plan_epoch(
     if settings.flip:
         flips = generator(seed, RngStream.FLIP, epoch).random(count) < settings.flip
     if settings.crop_scale != (1, 1):
-        boxes = _crops(count, side_px, settings, generator(seed, RngStream.CROP, epoch))
+        boxes = _crops(count, image_size, settings, generator(seed, RngStream.CROP, epoch))
     if settings.rotation_degrees:
         turns = generator(seed, RngStream.ROTATION, epoch).uniform(-1, 1, count)
         degrees = (turns * settings.rotation_degrees).astype(np.float32)
@@ -63,7 +63,7 @@ def plan_epoch(
 
 
 def _crops(
-    count: int, side_px: int, settings: AugmentSettings, rng: np.random.Generator
+    count: int, image_size: int, settings: AugmentSettings, rng: np.random.Generator
 ) -> NDArray[np.float32]:
     """Boxes of random-resized crops, drawn as torchvision draws them for a square image.
 
@@ -72,18 +72,18 @@ def _crops(
     numbers = rng.random((count, 2 * _CROP_TRIES + 2))
     small, large = settings.crop_scale
     low, high = settings.crop_ratio
-    area = side_px**2 * (small + (large - small) * numbers[:, :_CROP_TRIES])
+    area = image_size**2 * (small + (large - small) * numbers[:, :_CROP_TRIES])
     ratio = low * (high / low) ** numbers[:, _CROP_TRIES:-2]  # uniform in its logarithm
     widths, heights = np.rint(np.sqrt(area * ratio)), np.rint(np.sqrt(area / ratio))
-    fits = (widths > 0) & (widths <= side_px) & (heights > 0) & (heights <= side_px)
+    fits = (widths > 0) & (widths <= image_size) & (heights > 0) & (heights <= image_size)
     first = fits.argmax(axis=1)  # the first try that fits; 0 where none does
     rows = np.arange(count)
     none = ~fits.any(axis=1)
-    middle_width = max(1, round(side_px * min(1, high)))
-    middle_height = max(1, round(side_px / max(1, low)))
+    middle_width = max(1, round(image_size * min(1, high)))
+    middle_height = max(1, round(image_size / max(1, low)))
     widths = np.where(none, middle_width, widths[rows, first])
     heights = np.where(none, middle_height, heights[rows, first])
-    spare_y, spare_x = side_px - heights, side_px - widths
+    spare_y, spare_x = image_size - heights, image_size - widths
     top = np.where(none, spare_y // 2, np.floor(numbers[:, -2] * (spare_y + 1)))
     left = np.where(none, spare_x // 2, np.floor(numbers[:, -1] * (spare_x + 1)))
     return np.stack([top, left, heights, widths], axis=1).astype(np.float32)

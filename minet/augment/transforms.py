@@ -58,9 +58,9 @@ class DeviceInputSpec:
     squashed: bool = False
     wrapped: bool = False
 
-    def resized(self, side_px: int) -> Self:
+    def resized(self, image_size: int) -> Self:
         """Give the form of images of another side."""
-        return replace(self, input_px=side_px)
+        return replace(self, input_px=image_size)
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def _whole(pixels: Tensor) -> Tensor:
     """Give the box (N, 4) of each whole image, made on the device: no copy to wait for."""
     images, _, height_px, width_px = pixels.shape
     corner = pixels.new_zeros(images, 2)
-    sides = [pixels.new_full((images, 1), side_px) for side_px in (height_px, width_px)]
+    sides = [pixels.new_full((images, 1), image_size) for image_size in (height_px, width_px)]
     return torch.cat([corner, *sides], dim=1)
 
 

@@ -52,7 +52,7 @@ class BetonFormat:
     """What is where in a beton of N images, in the order of the index."""
 
     page_bytes: int
-    side_px: int
+    image_size: int
     mode: int  # JPG or RAW
     labels: Places  # (N,)
     pointers: Places  # (N,) first byte of each record
@@ -72,7 +72,7 @@ class BetonFormat:
             field["name"][: len(name)] = list(name)
         samples = np.zeros(len(self.labels), _SAMPLE)
         samples["image"]["mode"] = self.mode
-        samples["image"]["width"] = samples["image"]["height"] = self.side_px
+        samples["image"]["width"] = samples["image"]["height"] = self.image_size
         samples["image"]["data_ptr"] = self.pointers
         samples["label"] = self.labels
         written = header.tobytes() + fields.tobytes() + samples.tobytes()
@@ -192,19 +192,19 @@ def _read(path: Path) -> BetonFormat:
     table = _rows(path, _ALLOCATION, count, int(header["alloc_table_ptr"]))
     image = samples["image"]
     pointers, sizes = image["data_ptr"].astype(np.int64), table["size"].astype(np.int64)
-    side_px, mode = (_only(name, image[name]) for name in ("width", "mode"))
-    _expect("height", _only("height", image["height"]), side_px)
-    if mode not in MODES.values() or not side_px:
-        raise ValueError(f"its images have mode {mode} and a side of {side_px} pixels")
+    image_size, mode = (_only(name, image[name]) for name in ("width", "mode"))
+    _expect("height", _only("height", image["height"]), image_size)
+    if mode not in MODES.values() or not image_size:
+        raise ValueError(f"its images have mode {mode} and a side of {image_size} pixels")
     if table["ptr"].tolist() != image["data_ptr"].tolist():
         raise ValueError("its table of allocations is not in the order of its images")
     outside = (pointers < _SAMPLES_AT) | (sizes < 0) | (pointers > size_bytes - sizes)
     if outside.any():
         raise ValueError(f"it has {size_bytes} bytes, but records beyond them")
     if mode == RAW:
-        _expect("size of a record", _only("size of a record", sizes), 3 * side_px**2)
+        _expect("size of a record", _only("size of a record", sizes), 3 * image_size**2)
     labels = samples["label"].astype(np.int64)
-    layout = BetonFormat(int(header["page_size"]), side_px, mode, labels, pointers, sizes)
+    layout = BetonFormat(int(header["page_size"]), image_size, mode, labels, pointers, sizes)
     _expect("size in bytes", size_bytes, layout.table_at + table.nbytes)
     return layout
 

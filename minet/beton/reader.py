@@ -33,13 +33,13 @@ class BetonReader:
         self._expect("bytes", path.stat().st_size)
         self.layout = read_format(path)
         self._expect("count", len(self.layout.labels))
-        self._expect("side_px", self.layout.side_px)
+        self._expect("image_size", self.layout.image_size)
         self._expect("storage", next(k for k, mode in MODES.items() if mode == self.layout.mode))
         self._expect("probe_xxh3", probe_digest(path, self.layout))
         self._file = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._file)
         if self.layout.mode == RAW:
-            self._records_at = _windows(path, 3 * self.layout.side_px**2)
+            self._records_at = _windows(path, 3 * self.layout.image_size**2)
 
     def read(self, places: IndexArray, out: Pixels) -> None:
         """Read the images at `places` into `out` (N, side, side, 3).
@@ -58,9 +58,9 @@ class BetonReader:
         The file is mapped: were it shortened in place while it is read, the process would end. Who
         writes beside and renames, as all of minet and DVC do, does not touch the file that is open.
         """
-        side_px = self.layout.side_px
+        image_size = self.layout.image_size
         pixels = self._records_at[self.layout.pointers[places]]
-        return pixels.reshape(len(places), side_px, side_px, 3)
+        return pixels.reshape(len(places), image_size, image_size, 3)
 
     def check_all(self, workers: int) -> None:
         """Read every byte that counts, decode every JPEG; InputError names all that is wrong."""
@@ -80,7 +80,7 @@ class BetonReader:
         """Give the digests of some records, and what is wrong with them."""
         digests: list[bytes] = []
         problems: list[str] = []
-        image = np.empty((self.layout.side_px, self.layout.side_px, 3), np.uint8)
+        image = np.empty((self.layout.image_size, self.layout.image_size, 3), np.uint8)
         for place in places.tolist():
             stored = self._stored(place)
             digests.append(digest(stored))

@@ -79,7 +79,7 @@ def write_beton(
         "probe_xxh3": probe,
         "bytes": size_bytes,
         "count": len(rows),
-        "side_px": settings.crop_px,
+        "image_size": settings.crop_px,
         "storage": settings.storage,
         "mean": sums.mean(),
         "std": sums.std(),

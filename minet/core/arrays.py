@@ -18,3 +18,8 @@ def batched(order: IndexArray, batch_size: int) -> Iterator[IndexArray]:
     """Cut an order into batches; the last one may be smaller."""
     for first in range(0, len(order), batch_size):
         yield order[first : first + batch_size]
+
+
+def ceil_div(dividend: int, divisor: int) -> int:
+    """Return the quotient of two positive whole numbers, rounded up."""
+    return -(-dividend // divisor)

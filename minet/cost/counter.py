@@ -22,7 +22,7 @@ _PRODUCTS = ("Addmm", "Mm", "Bmm", "Baddbmm", "Mv", "Linear")  # nodes of torch'
 _VIEWS = ("T", "View", "UnsafeView", "Transpose", "Permute", "ReshapeAlias", "Expand", "Unsqueeze")
 
 
-def count_costs(model: nn.Module, *, channels: int, side_px: int) -> dict[str, Any]:
+def count_costs(model: nn.Module, *, channels: int, image_size: int) -> dict[str, Any]:
     """Count one forward pass of one image in evaluation: the record of metrics/cost.json.
 
     `macs` are fvcore's multiply-adds, the sum of those of convolutions, linear layers and matrix
@@ -33,7 +33,7 @@ def count_costs(model: nn.Module, *, channels: int, side_px: int) -> dict[str, A
     has no rule for, with how often they ran.
     """
     model = model.eval()
-    image = torch.zeros(1, channels, side_px, side_px)
+    image = torch.zeros(1, channels, image_size, image_size)
     by_operator, uncounted = _fvcore_counts(model, image)
     macs = {
         f"macs_{kind}": sum(by_operator.get(name, 0) for name in names)
@@ -49,7 +49,7 @@ def count_costs(model: nn.Module, *, channels: int, side_px: int) -> dict[str, A
         "counted_ops": sum(by_operator.values()),
         "activation_mb": _activation_bytes(model, image) / 1e6,
         "depth": _depth(model, image),
-        "input_px": side_px,
+        "input_px": image_size,
         "uncounted": uncounted,
     }
 

@@ -27,10 +27,10 @@ class Memory(threading.local):
         self.scratch = Scratch()
         self._cropped: Pixels = np.empty((0, 0, 3), np.uint8)
 
-    def cropped(self, side_px: int) -> Pixels:
-        """Give (side_px, side_px, 3), the same at every call with the same side."""
-        if self._cropped.shape[0] != side_px:
-            self._cropped = np.empty((side_px, side_px, 3), np.uint8)
+    def cropped(self, image_size: int) -> Pixels:
+        """Give (image_size, image_size, 3), the same at every call with the same side."""
+        if self._cropped.shape[0] != image_size:
+            self._cropped = np.empty((image_size, image_size, 3), np.uint8)
         return self._cropped
 
 

@@ -54,7 +54,7 @@ class BetonLoader:
     @property
     def pixel_bytes(self) -> int:
         """Give the memory that the split takes when it is resident."""
-        return 3 * self.count * self._records.layout.side_px**2
+        return 3 * self.count * self._records.layout.image_size**2
 
     def load(self, device: torch.device) -> None:
         """Read the split into memory: of the host as one array, of a GPU batch by batch."""
@@ -64,8 +64,8 @@ class BetonLoader:
                 images = self._begin_reading(pool, all_indices(self.count))()
             self._gather = images.__getitem__
             return
-        side_px = self._records.layout.side_px
-        shape = (self.count, side_px, side_px, 3)
+        image_size = self._records.layout.image_size
+        shape = (self.count, image_size, image_size, 3)
         there = torch.empty(shape, dtype=torch.uint8, device=device)
         for indices, pixels in self._stream(all_indices(self.count)):
             there[int(indices[0]) : int(indices[-1]) + 1] = torch.from_numpy(pixels)
@@ -130,8 +130,8 @@ class BetonLoader:
 
     def _memory(self, images: int) -> Pixels:
         """Give room for images; page-locked memory is used again when a GPU has read it."""
-        side_px = self._records.layout.side_px
-        shape = (images, side_px, side_px, 3)
+        image_size = self._records.layout.image_size
+        shape = (images, image_size, image_size, 3)
         if not self._pin_memory:
             return np.empty(shape, np.uint8)
         room: Pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=True).numpy()

@@ -1,4 +1,4 @@
-"""Calling a builder by name; a run's settings and a model's card name one."""
+"""Calling a builder by name; a run's settings and a model's metadata name one."""
 
 import inspect
 import pkgutil

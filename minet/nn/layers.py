@@ -70,16 +70,16 @@ def conv_norm(
 class FixedSide(nn.Module):
     """Images as they are; ValueError for another size than the one that a model is made for."""
 
-    def __init__(self, side_px: int) -> None:
+    def __init__(self, image_size: int) -> None:
         """Take the side of the square images."""
         super().__init__()
-        self.side_px = side_px
+        self.image_size = image_size
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, C, side_px, side_px), unchanged."""
+        """(N, C, image_size, image_size), unchanged."""
         height, width = images.shape[2:]
-        if (height, width) != (self.side_px, self.side_px):
-            needed = f"{self.side_px} x {self.side_px}"
+        if (height, width) != (self.image_size, self.image_size):
+            needed = f"{self.image_size} x {self.image_size}"
             raise ValueError(f"takes images of {needed} px only, not {height} x {width}")
         return images
 

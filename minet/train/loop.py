@@ -18,7 +18,7 @@ from minet.loader.prefetch import prefetch_to_device
 from minet.train.context import TrainContext, TrainResult
 from minet.train.distributed.process_group import StopConsensus
 from minet.train.oom import oom_as_input_error
-from minet.train.schedule import learning_rate, side_at
+from minet.train.schedule import image_size_at, learning_rate
 from minet.train.state import EpochRecord, TrainState
 from minet.train.step import TrainStep
 
@@ -82,19 +82,19 @@ def check_last_batch(run: TrainContext) -> None:
 
     Batch norm over a map of one pixel needs more than one image.
     """
-    recipe, side_px = run.settings.train, side_at(run.settings.train, 0)
+    recipe, image_size = run.settings.train, image_size_at(run.settings.train, 0)
     last = run.count % recipe.batch_size or recipe.batch_size
     smallest = min(max(1, size // recipe.accumulation_steps) for size in (last, recipe.batch_size))
     if smallest > 1:
         return
     model = copy.deepcopy(run.engine.model).to("meta").train()
     try:
-        model(torch.empty(1, run.engine.planes, side_px, side_px, device="meta"))
+        model(torch.empty(1, run.engine.planes, image_size, image_size, device="meta"))
     except ValueError as error:
         raise InputError(
             f"train.batch_size is {recipe.batch_size} and train.accumulation_steps {recipe.accumulation_steps}: "
             f"the last of {run.count} images come one at a time, which {run.settings.model} cannot "
-            f"be trained on at {side_px} px ({error}); choose a size that leaves none or several"
+            f"be trained on at {image_size} px ({error}); choose a size that leaves none or several"
         ) from error
 
 
@@ -155,7 +155,7 @@ def _train_epoch(run: TrainContext, progress: TrainState, votes: StopConsensus) 
     engine.model.train()
     order = share.order(plan.order)[progress.step * share.size :]
     draws = AugmentParams.of(plan, order, engine.device)
-    side_px = side_at(recipe, progress.epoch)
+    image_size = image_size_at(recipe, progress.epoch)
     done = 0
     batches = prefetch_to_device(run.train.batches(order), engine.device)
     progress_bar = run.watcher.steps(batches, progress.epoch, progress.step, run.steps)
@@ -171,7 +171,7 @@ def _train_epoch(run: TrainContext, progress: TrainState, votes: StopConsensus) 
                 draws.part(done, len(batch.indices)),
                 images=min(share.batch_size, run.count - step * share.batch_size),
                 lr=learning_rate(recipe, progress.epoch + (step + 0.5) / run.steps),
-                side_px=side_px,
+                image_size=image_size,
             )
         )
         done += len(batch.indices)
@@ -188,8 +188,8 @@ def _with_idle(
     """Add an empty batch where the last one leaves no image to this rank."""
     yield from batches
     if progress.step < run.steps:
-        side_px = run.engine.input_px
-        images = torch.zeros((0, 3, side_px, side_px), dtype=torch.uint8)
+        image_size = run.engine.input_px
+        images = torch.zeros((0, 3, image_size, image_size), dtype=torch.uint8)
         yield Batch(images, torch.zeros(0, dtype=torch.int64), all_indices(0))
 
 

@@ -4,7 +4,7 @@ import math
 
 from minet.train.config import TrainSettings
 
-_SIDE_STEP_PX = 16  # in which the side of growing images grows
+_SIZE_STEP_PX = 16  # in which the side of growing images grows
 
 
 def learning_rate(recipe: TrainSettings, epoch: float) -> float:
@@ -26,7 +26,7 @@ def learning_rate(recipe: TrainSettings, epoch: float) -> float:
     return recipe.lr * warm * left
 
 
-def side_at(recipe: TrainSettings, epoch: int) -> int:
+def image_size_at(recipe: TrainSettings, epoch: int) -> int:
     """Side of the images in an epoch, in pixels: from `initial_px` up to `input_px`.
 
     It grows linearly over `growth_epochs`, in steps of 16 px (1904.11486 and others train small
@@ -35,4 +35,4 @@ def side_at(recipe: TrainSettings, epoch: int) -> int:
     if not recipe.initial_px or epoch >= recipe.growth_epochs:
         return recipe.input_px
     grown = (recipe.input_px - recipe.initial_px) * epoch / recipe.growth_epochs
-    return min(recipe.input_px, recipe.initial_px + int(grown // _SIDE_STEP_PX) * _SIDE_STEP_PX)
+    return min(recipe.input_px, recipe.initial_px + int(grown // _SIZE_STEP_PX) * _SIZE_STEP_PX)

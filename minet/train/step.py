@@ -57,7 +57,7 @@ class TrainStep:
         self._average = EMA(self.model, recipe.ema_decay) if recipe.ema_decay else None
 
     def step(
-        self, batch: Batch, draws: AugmentParams, *, images: int, lr: float, side_px: int
+        self, batch: Batch, draws: AugmentParams, *, images: int, lr: float, image_size: int
     ) -> tuple[Tensor, Tensor]:
         """Make a step of the optimizer on this rank's share of a global batch of `images` images.
 
@@ -67,7 +67,7 @@ class TrainStep:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
-        inputs, labels, shares = self._prepared(batch, draws, side_px)
+        inputs, labels, shares = self._prepared(batch, draws, image_size)
         loss = torch.zeros((), device=self.device)
         hits = torch.zeros((), dtype=torch.int64, device=self.device)
         parts = self._micro_batches(images)
@@ -130,14 +130,14 @@ class TrainStep:
         return DistributedDataParallel(self.model, gradient_as_bucket_view=True, **still)
 
     def _prepared(
-        self, batch: Batch, draws: AugmentParams, side_px: int
+        self, batch: Batch, draws: AugmentParams, image_size: int
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Bring a batch to inputs and labels; mixed, with labels (2, N) and shares (N,)."""
         images, labels = batch.images.to(self.device), batch.labels.to(self.device)
         if not len(labels):
-            shape = (0, self.planes, side_px, side_px)
+            shape = (0, self.planes, image_size, image_size)
             return images.new_zeros(shape, dtype=torch.float32), labels, None
-        inputs = to_input(images, self.form.resized(side_px), draws)
+        inputs = to_input(images, self.form.resized(image_size), draws)
         if draws.mixes is None:
             return inputs, labels, None
         if self.team.world_size > 1:  # partners follow, as `minet.augment.plan.Share` orders them

@@ -17,10 +17,10 @@ from minet.augment.plan import plan_epoch
 CLASSES = 5
 
 
-def _noise(count: int, side_px: int, seed: int = 0) -> Tensor:
+def _noise(count: int, image_size: int, seed: int = 0) -> Tensor:
     """Noise as a model's input has it: float, channels-last in memory."""
     generator = torch.Generator().manual_seed(seed)
-    images = torch.randn(count, 3, side_px, side_px, generator=generator)
+    images = torch.randn(count, 3, image_size, image_size, generator=generator)
     return images.contiguous(memory_format=torch.channels_last)
 
 
@@ -35,20 +35,22 @@ def _drawn(count: int, mixup_alpha: float, cutmix_alpha: float, seed: int = 0) -
     return torch.from_numpy(mixes)
 
 
-def _in_patch(place: int, side_px: int, low: float, high: float) -> bool:
+def _in_patch(place: int, image_size: int, low: float, high: float) -> bool:
     """Whether the middle of a pixel lies in an interval of the side, in single precision."""
-    middle = np.float32(place + 0.5) / np.float32(side_px)
+    middle = np.float32(place + 0.5) / np.float32(image_size)
     return bool(np.float32(low) <= middle < np.float32(high))
 
 
 def slowly_mixed(one: Tensor, partner: Tensor, draw: list[float]) -> tuple[Tensor, float]:
     """Mix an image (C, S, S) pixel by pixel; count what stays of it."""
     share, top, bottom, left, right = draw
-    side_px = one.shape[-1]
+    image_size = one.shape[-1]
     mixed, stays = torch.empty_like(one, dtype=torch.float64), []
-    for row in range(side_px):
-        for column in range(side_px):
-            patch = _in_patch(row, side_px, top, bottom) and _in_patch(column, side_px, left, right)
+    for row in range(image_size):
+        for column in range(image_size):
+            patch = _in_patch(row, image_size, top, bottom) and _in_patch(
+                column, image_size, left, right
+            )
             own = 0.0 if patch else share
             stays.append(own)
             for plane in range(len(one)):
@@ -59,16 +61,16 @@ def slowly_mixed(one: Tensor, partner: Tensor, draw: list[float]) -> tuple[Tenso
 
 @settings(deadline=None, max_examples=40)
 @given(
-    side_px=st.sampled_from([1, 5, 8, 13]),
+    image_size=st.sampled_from([1, 5, 8, 13]),
     alphas=st.sampled_from([(0.4, 0.0), (0.0, 1.0), (0.4, 1.0), (4.0, 0.1)]),
     seed=st.integers(0, 1_000),
 )
 def test_mixing_is_that_of_single_pixels(
-    side_px: int, alphas: tuple[float, float], seed: int
+    image_size: int, alphas: tuple[float, float], seed: int
 ) -> None:
     """Values and shares, with the draws of a plan; shares are the mean over what is to be seen."""
     count = 4
-    inputs, partners = _noise(count, side_px, seed), _noise(count, side_px, seed + 1)
+    inputs, partners = _noise(count, image_size, seed), _noise(count, image_size, seed + 1)
     mixes = _drawn(count, *alphas, seed=seed)
     mixed, shares = mix(inputs, partners, mixes)
     assert mixed.shape == inputs.shape

@@ -42,11 +42,11 @@ ON: dict[str, dict[str, Any]] = {  # name of the draws -> the change that switch
     "kept": {"channel_dropout": 0.5},
 }
 ALL_ON: dict[str, Any] = {key: value for change in ON.values() for key, value in change.items()}
-SIDE_PX = 224
+IMAGE_SIZE = 224
 
 
 def _plan(count: int = 100, seed: int = 0, epoch: int = 0, **changes: Any) -> EpochPlan:
-    return plan_epoch(count, SIDE_PX, AugmentSettings(**OFF | changes), seed, epoch)
+    return plan_epoch(count, IMAGE_SIZE, AugmentSettings(**OFF | changes), seed, epoch)
 
 
 def _boxes(count: int, scale: tuple[float, float], ratio: tuple[float, float]) -> NDArray[Any]:
@@ -189,8 +189,8 @@ def test_boxes_are_whole_pixels_inside_the_image(
     assert np.array_equal(boxes, np.rint(boxes))
     assert (boxes[:, :2] >= 0).all()
     assert (boxes[:, 2:] >= 1).all()
-    assert (top + height <= SIDE_PX).all()
-    assert (left + width <= SIDE_PX).all()
+    assert (top + height <= IMAGE_SIZE).all()
+    assert (left + width <= IMAGE_SIZE).all()
 
 
 @pytest.mark.parametrize(("scale", "ratio"), RANGES)
@@ -199,8 +199,8 @@ def test_areas_and_ratios_are_within_their_ranges(
 ) -> None:
     """Up to the rounding of each side to a whole pixel."""
     _, _, height, width = _boxes(3_000, scale, ratio).T
-    assert ((height - 0.5) * (width - 0.5) <= scale[1] * SIDE_PX**2).all()
-    assert ((height + 0.5) * (width + 0.5) >= scale[0] * SIDE_PX**2).all()
+    assert ((height - 0.5) * (width - 0.5) <= scale[1] * IMAGE_SIZE**2).all()
+    assert ((height + 0.5) * (width + 0.5) >= scale[0] * IMAGE_SIZE**2).all()
     assert ((width - 0.5) / (height + 0.5) <= ratio[1]).all()
     assert ((width + 0.5) / (height - 0.5) >= ratio[0]).all()
 
@@ -212,7 +212,7 @@ def test_boxes_are_distributed_as_torchvisions(
     """First and second moments of place and size, and how often the whole image is taken."""
     count = 10_000
     torch.manual_seed(0)
-    image = torch.zeros(3, SIDE_PX, SIDE_PX)
+    image = torch.zeros(3, IMAGE_SIZE, IMAGE_SIZE)
     theirs = np.array(
         [RandomResizedCrop.get_params(image, scale, ratio) for _ in range(count)], np.float64
     )
@@ -225,7 +225,7 @@ def test_boxes_are_distributed_as_torchvisions(
 
 def _features(boxes: NDArray[Any]) -> list[NDArray[Any]]:
     """Quantities whose moments describe boxes (N, 4): six sizes and places, three products."""
-    top, left, height, width = (boxes / SIDE_PX).T
+    top, left, height, width = (boxes / IMAGE_SIZE).T
     area, log_ratio = height * width, np.log(width / height)
     whole = (height * width == 1).astype(float)
     return [
@@ -246,7 +246,9 @@ def test_where_no_try_fits_the_nearest_ratio_is_cut_from_the_middle(
     ratio: tuple[float, float],
 ) -> None:
     """As torchvision does if a square image is too tall or too wide for the ratios allowed."""
-    theirs = RandomResizedCrop.get_params(torch.zeros(3, SIDE_PX, SIDE_PX), (0.99, 1.0), ratio)
+    theirs = RandomResizedCrop.get_params(
+        torch.zeros(3, IMAGE_SIZE, IMAGE_SIZE), (0.99, 1.0), ratio
+    )
     assert np.array_equal(_boxes(50, (0.99, 1.0), ratio), np.tile(theirs, (50, 1)))
 
 

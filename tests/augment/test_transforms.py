@@ -39,21 +39,21 @@ SPEC = InputSpec(32, IMAGENET_MEAN, IMAGENET_STD).on(CPU)
 GREY_LEVELS = 0.01  # float32's rounding over two sums of 255s, far below one grey level
 
 
-def _stored(count: int, side_px: int, seed: int = 0) -> Tensor:
+def _stored(count: int, image_size: int, seed: int = 0) -> Tensor:
     """Noise, (N, 3, S, S) uint8 in channels-last memory, as the loader gives it."""
     generator = torch.Generator().manual_seed(seed)
-    shape = (count, 3, side_px, side_px)
+    shape = (count, 3, image_size, image_size)
     images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
     return images.contiguous(memory_format=torch.channels_last)
 
 
-def _pixels(count: int, side_px: int, seed: int = 0) -> Tensor:
-    return _stored(count, side_px, seed).float()
+def _pixels(count: int, image_size: int, seed: int = 0) -> Tensor:
+    return _stored(count, image_size, seed).float()
 
 
-def _boxes(count: int, side_px: int, seed: int = 0) -> Tensor:
+def _boxes(count: int, image_size: int, seed: int = 0) -> Tensor:
     """Whole, a corner each, thin ones, one pixel, then boxes of any place and size: (N, 4)."""
-    s = side_px
+    s = image_size
     half, far = s // 2, s - s // 2
     chosen = [
         *([0, 0, s, s], [0, 0, half, half], [0, far, half, half], [far, 0, half, half]),
@@ -82,17 +82,17 @@ def _settings(**changes: object) -> AugmentSettings:
     return AugmentSettings.model_validate(everything | changes)
 
 
-def _plan(count: int, side_px: int, **changes: object) -> EpochPlan:
-    return plan_epoch(count, side_px, _settings(**changes), seed=0, epoch=0)
+def _plan(count: int, image_size: int, **changes: object) -> EpochPlan:
+    return plan_epoch(count, image_size, _settings(**changes), seed=0, epoch=0)
 
 
 @pytest.mark.parametrize(
-    ("side_px", "out_px"), [(224, 64), (224, 224), (96, 224), (64, 64), (37, 20)]
+    ("image_size", "out_px"), [(224, 64), (224, 224), (96, 224), (64, 64), (37, 20)]
 )
-def test_resample_is_torchvisions_resized_crop(side_px: int, out_px: int) -> None:
+def test_resample_is_torchvisions_resized_crop(image_size: int, out_px: int) -> None:
     """Larger and smaller, tall and wide boxes, at borders and in corners, antialiased."""
-    boxes = _boxes(18, side_px)
-    pixels = _pixels(len(boxes), side_px)
+    boxes = _boxes(18, image_size)
+    pixels = _pixels(len(boxes), image_size)
     ours = resample(pixels, boxes, None, out_px)
     assert ours.shape == (len(boxes), 3, out_px, out_px)
     for image, box, result in zip(pixels, boxes.int().tolist(), ours, strict=True):
@@ -155,10 +155,10 @@ def test_a_flip_alone_mirrors_the_stored_pixels() -> None:
 
 
 @pytest.mark.parametrize("degrees", [0.0, 10.0, -10.0, 20.0, 45.0, 90.0, -137.5, 180.0])
-@pytest.mark.parametrize("side_px", [32, 33])
-def test_rotate_is_torchvisions(degrees: float, side_px: int) -> None:
+@pytest.mark.parametrize("image_size", [32, 33])
+def test_rotate_is_torchvisions(degrees: float, image_size: int) -> None:
     """Noise is the hardest case for positions: 0.001 pixels off are 0.25 grey levels."""
-    pixels = _pixels(2, side_px)
+    pixels = _pixels(2, image_size)
     theirs = TF.rotate(pixels, degrees, interpolation=InterpolationMode.BILINEAR)
     ours = rotate(pixels, torch.full((2,), degrees))
     assert (ours - theirs).abs().max() < GREY_LEVELS
@@ -208,9 +208,9 @@ def test_normalize_by_a_splits_own_statistics_gives_mean_0_and_deviation_1() -> 
     assert torch.allclose(planes.std(dim=1, correction=0), torch.ones(3), atol=1e-5)
 
 
-@pytest.mark.parametrize(("side_px", "out_px"), [(48, 32), (32, 32), (24, 32)])
-def test_to_input_without_draws_is_resize_and_normalize(side_px: int, out_px: int) -> None:
-    images = _stored(3, side_px)
+@pytest.mark.parametrize(("image_size", "out_px"), [(48, 32), (32, 32), (24, 32)])
+def test_to_input_without_draws_is_resize_and_normalize(image_size: int, out_px: int) -> None:
+    images = _stored(3, image_size)
     pixels = TF.resize(images.float(), [out_px, out_px], antialias=True)
     theirs = TF.normalize(pixels / 255, list(IMAGENET_MEAN), list(IMAGENET_STD))
     ours = to_input(images, SPEC.resized(out_px))
@@ -264,13 +264,13 @@ KINDS = {
 
 
 @pytest.mark.parametrize("changes", KINDS.values(), ids=KINDS)
-@pytest.mark.parametrize(("side_px", "out_px"), [(64, 40), (32, 32), (24, 40)])
+@pytest.mark.parametrize(("image_size", "out_px"), [(64, 40), (32, 32), (24, 40)])
 def test_an_image_does_not_feel_its_batch_mates(
-    changes: dict[str, object], side_px: int, out_px: int
+    changes: dict[str, object], image_size: int, out_px: int
 ) -> None:
     """Bit by bit the same alone, in batches of any size, and among others in another order."""
     count = 33
-    images, plan = _stored(count, side_px), _plan(count, side_px, **changes)
+    images, plan = _stored(count, image_size), _plan(count, image_size, **changes)
     form = SPEC.resized(out_px)
 
     def inputs(indices: np.ndarray) -> Tensor:
@@ -466,17 +466,17 @@ class _Operations(TorchDispatchMode):
 
 @pytest.mark.parametrize("channel_mode", ["zero", "slice"])
 @pytest.mark.parametrize("drawn", [False, True])
-@pytest.mark.parametrize("side_px", [32, 48])
+@pytest.mark.parametrize("image_size", [32, 48])
 def test_all_three_planes_cost_nothing_more_than_they_did(
-    *, channel_mode: str, drawn: bool, side_px: int
+    *, channel_mode: str, drawn: bool, image_size: int
 ) -> None:
     """Not one operation is added where no plane is taken away, so not one bit changes."""
     images, form = (
-        _stored(4, side_px),
+        _stored(4, image_size),
         InputSpec(32, IMAGENET_MEAN, IMAGENET_STD, "RGB", channel_mode),
     )
     placed = form.on(CPU)
-    plan = _plan(4, side_px, channel_dropout=0.0) if drawn else EpochPlan(order=np.arange(4))
+    plan = _plan(4, image_size, channel_dropout=0.0) if drawn else EpochPlan(order=np.arange(4))
     draws = AugmentParams.of(plan, np.arange(4), CPU)
     with _Operations() as ours:
         inputs = to_input(images, placed, draws)
@@ -575,13 +575,13 @@ def test_planes_are_taken_and_wrapped_without_a_wait(form: InputSpec) -> None:
 
 
 @pytest.mark.parametrize("drawn", [False, True])
-@pytest.mark.parametrize("side_px", [32, 48])
+@pytest.mark.parametrize("image_size", [32, 48])
 def test_to_input_neither_copies_from_the_host_nor_looks_at_a_value(
-    *, drawn: bool, side_px: int
+    *, drawn: bool, image_size: int
 ) -> None:
     with FakeTensorMode():
         device = torch.device("cuda")
-        images = torch.zeros(4, 3, side_px, side_px, dtype=torch.uint8, device=device)
+        images = torch.zeros(4, 3, image_size, image_size, dtype=torch.uint8, device=device)
         form = DeviceInputSpec(32, torch.zeros(3, device=device), torch.ones(3, device=device))
         draws = _fake_draws(4, device)
         with no_travels():

@@ -19,7 +19,7 @@ def figures() -> dict[str, dict[str, float]]:
     for name in sorted({row.model for row in PUBLISHED}):
         model = as_profiled(name, num_classes=50)
         own = {"parameters": float(sum(parameter.numel() for parameter in model.parameters()))}
-        found[name] = profiler_figures(model, channels=3, side_px=224) | own
+        found[name] = profiler_figures(model, channels=3, image_size=224) | own
     return found
 
 
@@ -37,7 +37,7 @@ def test_the_14_gmacs_of_report_001_are_torchinfo_reading_a_vector_as_an_image(
 ) -> None:
     """It multiplies a linear layer's parameters by the length of its output vector."""
     model = build("dwg_densenet121", num_classes=50).eval()
-    batched = profiler_figures(model, channels=3, side_px=224)["torchinfo_mult_adds"]
+    batched = profiler_figures(model, channels=3, image_size=224)["torchinfo_mult_adds"]
     excess = (3 * 128 + 128) * (128 - 1) + (128 * 9_408 + 9_408) * (9_408 - 1)
     assert figures["dwg_densenet121"]["torchinfo_mult_adds"] == batched + excess
 
@@ -70,7 +70,7 @@ def test_page_of_costs_shows_the_record() -> None:
 def test_profiling_leaves_the_model_as_it_was() -> None:
     model = build("rrdb", num_classes=5)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    profiler_figures(model, channels=3, side_px=64)
+    profiler_figures(model, channels=3, image_size=64)
     after = model.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[key], after[key]) for key in before)

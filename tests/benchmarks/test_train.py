@@ -217,4 +217,4 @@ def test_sizes_leave_out_what_is_not_asked_for() -> None:
     assert some.stalled == {"resnet18": 256}
     assert some.epoch_models == ("resnet18",)
     assert CPU.only(None, None) == CPU == size_for(quick=False, gpu=False)
-    assert size_for(quick=True, gpu=True).side_px == 32
+    assert size_for(quick=True, gpu=True).image_size == 32

@@ -30,7 +30,7 @@ from minet.core.files import digest, write_json
 from minet.loader.loader import BetonLoader
 from tests.helpers.sources import open_one
 
-COUNT, SIDE_PX = 12, 64
+COUNT, IMAGE_SIZE = 12, 64
 
 
 def write(folder: Path, name: str, storage: str, seed: int = 0) -> Path:
@@ -44,7 +44,7 @@ def write(folder: Path, name: str, storage: str, seed: int = 0) -> Path:
         picture.save(file)
         known = digest(file.read_bytes()).hex()
         rows.append({"path": file.name, "label": str(10 + number), "xxh3": known})
-    choice = {"resize_px": 66, "crop_px": SIDE_PX, "storage": storage, "jpeg_quality": 90}
+    choice = {"resize_px": 66, "crop_px": IMAGE_SIZE, "storage": storage, "jpeg_quality": 90}
     settings_ = BetonRunSettings(root=str(folder), **choice)
     path = folder / f"{name}.beton"
     record = write_beton(path, rows, settings_, workers=2, progress=lambda items, _: items)
@@ -105,7 +105,7 @@ def test_ffcvs_own_loader_reads_the_same_images(storage: str, written: dict[str,
     )  # fmt: skip
     taken = [tuple(part.clone().numpy() for part in batch) for batch in loader]
     images, labels = (np.concatenate(parts) for parts in zip(*taken, strict=True))
-    ours = np.empty((COUNT, SIDE_PX, SIDE_PX, 3), np.uint8)
+    ours = np.empty((COUNT, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
     records = BetonReader(written[storage])
     records.read(np.arange(COUNT), ours)
     assert labels.reshape(-1).tolist() == records.layout.labels.tolist() == list(range(10, 22))
@@ -195,7 +195,7 @@ def test_a_beton_that_is_not_the_one_written_is_refused_by_name(
 
 def craft(path: Path, **changes: Any) -> None:
     """Write a beton of three images that is whole but for what is changed, and its sidecar."""
-    values = {"page_bytes": 8 << 20, "side_px": 8, "mode": RAW, "labels": np.arange(3)}
+    values = {"page_bytes": 8 << 20, "image_size": 8, "mode": RAW, "labels": np.arange(3)}
     values |= {"sizes": np.full(3, 192)} | changes
     pointers = place(values["sizes"], data_offset(3, 8 << 20), 8 << 20)
     layout = BetonFormat(**values, pointers=pointers)
@@ -207,7 +207,7 @@ def craft(path: Path, **changes: Any) -> None:
 def seal(path: Path, layout: BetonFormat) -> None:
     """Write the sidecar that a file as it is would have."""
     storage = "raw" if layout.mode == RAW else "jpg"
-    record = {"bytes": path.stat().st_size, "count": 3, "side_px": layout.side_px}
+    record = {"bytes": path.stat().st_size, "count": 3, "image_size": layout.image_size}
     probe = layout_module.probe_digest(path, layout)
     write_json(path.with_suffix(".json"), record | {"storage": storage, "probe_xxh3": probe})
 
@@ -224,12 +224,12 @@ def test_a_crafted_beton_is_read_if_nothing_is_wrong_with_it(tmp_path: Path) -> 
     [
         ({"mode": 7}, "its images have mode 7 and a side of 8 pixels"),
         (
-            {"side_px": 0, "sizes": np.zeros(3, int)},
+            {"image_size": 0, "sizes": np.zeros(3, int)},
             "its images have mode 1 and a side of 0 pixels",
         ),
         ({"sizes": np.full(3, 191)}, "its size of a record is 191, not 192"),
         ({"sizes": np.array([192, 192, 193])}, "its images differ in size of a record"),
-        ({"side_px": 9}, "its size of a record is 192, not 243"),
+        ({"image_size": 9}, "its size of a record is 192, not 243"),
     ],
 )
 def test_a_crafted_beton_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -269,7 +269,7 @@ def test_images_higher_than_wide_are_refused(tmp_path: Path) -> None:
         BetonReader(path)
 
 
-@pytest.mark.parametrize(("key", "value"), [("side_px", 16), ("storage", "jpg"), ("count", 4)])
+@pytest.mark.parametrize(("key", "value"), [("image_size", 16), ("storage", "jpg"), ("count", 4)])
 def test_a_sidecar_of_other_images_is_refused(tmp_path: Path, key: str, value: object) -> None:
     path = tmp_path / "a.beton"
     craft(path)
@@ -286,7 +286,7 @@ def test_reads_that_give_only_a_part_are_gone_on_with(
 ) -> None:
     """As network disks do."""
     records, preadv = BetonReader(path), os.preadv
-    whole, parts = (np.empty((COUNT, SIDE_PX, SIDE_PX, 3), np.uint8) for _ in range(2))
+    whole, parts = (np.empty((COUNT, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8) for _ in range(2))
     records.read(np.arange(COUNT), whole)
     monkeypatch.setattr(os, "preadv", lambda file, data, at: preadv(file, [data[0][:700]], at))
     records.read(np.arange(COUNT), parts)
@@ -303,7 +303,7 @@ def test_a_disk_that_fails_is_told_with_the_image(
     monkeypatch.setattr(os, "preadv", failing)
     message = f"{path.name}: image 2 cannot be read: Input/output error$"
     with pytest.raises(InputError, match=message):
-        records.read(np.array([2]), np.empty((1, SIDE_PX, SIDE_PX, 3), np.uint8))
+        records.read(np.array([2]), np.empty((1, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8))
 
 
 def test_another_beton_of_the_same_size_and_labels_is_refused(path: Path, tmp_path: Path) -> None:
@@ -348,7 +348,7 @@ def test_no_damage_of_the_head_makes_it_read_elsewhere(
     assert (layout.pointers >= 0).all()
     assert (layout.pointers + layout.sizes <= len(content)).all()
     assert layout.mode in (0, 1)
-    assert layout.mode == 0 or (layout.sizes == 3 * layout.side_px**2).all()
+    assert layout.mode == 0 or (layout.sizes == 3 * layout.image_size**2).all()
     assert len(layout.labels) == COUNT
 
 
@@ -383,7 +383,7 @@ def test_a_beton_cut_off_while_it_is_read_is_told(path: Path) -> None:
     records = BetonReader(path)
     with path.open("r+b") as file:
         file.truncate(int(records.layout.pointers[-1]))
-    out = np.empty((2, SIDE_PX, SIDE_PX, 3), np.uint8)
+    out = np.empty((2, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
     records.read(np.array([0, 1]), out)
     with pytest.raises(InputError, match=f"{path.name}: ends within image 11; remove both"):
         records.read(np.array([0, 11]), out)

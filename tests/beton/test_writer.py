@@ -106,15 +106,15 @@ def test_the_bytes_are_the_same_every_time_with_any_number_of_workers(
     assert records[1:] == records[:1] * 3
 
 
-@pytest.mark.parametrize("side_px", [32, 700, 1700])
+@pytest.mark.parametrize("image_size", [32, 700, 1700])
 def test_raw_bytes_are_those_of_ffcvs_own_writer(
-    side_px: int, source: Path, rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    image_size: int, source: Path, rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With one worker, as more make FFCV's differ; several pages and one page an image too."""
     monkeypatch.setattr("ffcv.writer.Process", InThread)
     monkeypatch.setattr("ffcv.writer.tqdm", lambda total: tqdm(total=total, disable=True))
-    choice = settings(source, resize_px=side_px, crop_px=side_px)
-    some = rows if side_px < 1700 else rows[:3]
+    choice = settings(source, resize_px=image_size, crop_px=image_size)
+    some = rows if image_size < 1700 else rows[:3]
     write(tmp_path / "ours.beton", some, choice)
     fields = {"image": RGBImageField(write_mode="raw"), "label": IntField()}
     page_bytes = read_format(tmp_path / "ours.beton").page_bytes
@@ -190,7 +190,7 @@ def test_the_sidecar_describes_the_file_and_the_pixels_before_compression(
     assert record == {
         "bytes": path.stat().st_size,
         "count": COUNT,
-        "side_px": 32,
+        "image_size": 32,
         "storage": storage,
     }
 

@@ -111,7 +111,7 @@ BY_HAND = [
 def test_counts_are_those_made_by_hand(
     model: nn.Module, parameters: int, macs: int, depth: int
 ) -> None:
-    record = count_costs(model, channels=3, side_px=8)
+    record = count_costs(model, channels=3, image_size=8)
     assert record["parameters"] == parameters
     assert record["parameter_mb"] == pytest.approx(parameters * 4 / 1e6)
     assert record["macs"] == macs
@@ -161,7 +161,7 @@ def test_products_of_features_are_counted_by_hand(
 ) -> None:
     """They are work, but no layers: nothing is learnt in them."""
     record = count_costs(
-        nn.Sequential(nn.Conv2d(3, 3, 1), Product(function)), channels=3, side_px=8
+        nn.Sequential(nn.Conv2d(3, 3, 1), Product(function)), channels=3, image_size=8
     )
     assert record["macs_product"] == macs
     assert record["macs"] == macs + 3 * 3 * 64
@@ -174,7 +174,7 @@ def test_a_dynamic_convolution_is_counted_in_full() -> None:
     conv = nn.Conv2d(8, 6, 3, stride=2, padding=1, bias=False)
     layer = DynamicConv(conv, kernels=4, reduction=4, temperature=30.0, epochs=10)
     model = nn.Sequential(nn.Conv2d(3, 8, 1, bias=False), layer)
-    record = count_costs(model, channels=3, side_px=10)
+    record = count_costs(model, channels=3, image_size=10)
     assert record["macs_linear"] == 8 * 2 + 2 * 4
     assert record["macs_product"] == 4 * (6 * 8 * 9)
     assert record["macs_convolution"] == 100 * 3 * 8 + 5 * 5 * (6 * 8 * 9)
@@ -185,7 +185,7 @@ def test_a_dynamic_convolution_is_counted_in_full() -> None:
 def test_mixing_the_kernels_of_dynamic_resnet18_is_2_and_a_half_percent() -> None:
     """K times 11,157,504 weights mixed, on top of the static network's convolutions."""
     dynamic, static = (
-        count_costs(build(name, num_classes=50), channels=3, side_px=224)
+        count_costs(build(name, num_classes=50), channels=3, image_size=224)
         for name in ("dynamic_resnet18", "resnet18")
     )
     assert dynamic["macs_product"] == 4 * 11_157_504
@@ -194,7 +194,7 @@ def test_mixing_the_kernels_of_dynamic_resnet18_is_2_and_a_half_percent() -> Non
 
 
 def test_a_generated_convolution_is_counted_in_full() -> None:
-    record = count_costs(GeneratedConv(3, 4, 5), channels=3, side_px=8)
+    record = count_costs(GeneratedConv(3, 4, 5), channels=3, image_size=8)
     assert record["macs_linear"] == 3 * 5 + 5 * (4 * 3 * 49)
     assert record["macs_convolution"] == 4 * 4 * (4 * 3 * 49)
     assert record["depth"] == 3
@@ -202,14 +202,14 @@ def test_a_generated_convolution_is_counted_in_full() -> None:
 
 def test_attention_and_graph_of_parallel_are_counted_as_products() -> None:
     """196 patches: queries with keys of 8, weights with values of 64; twice the graph's ties."""
-    record = count_costs(build("parallel", num_classes=50), channels=3, side_px=224)
+    record = count_costs(build("parallel", num_classes=50), channels=3, image_size=224)
     assert record["macs_product"] == 196 * 196 * (8 + 64) + 2 * 196 * 196 * 64
 
 
 def test_counted_ops_add_norms_and_pools_to_the_multiply_adds() -> None:
     plain = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1))
     normed = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4))
-    one, other = (count_costs(model, channels=3, side_px=8) for model in (plain, normed))
+    one, other = (count_costs(model, channels=3, image_size=8) for model in (plain, normed))
     assert one["counted_ops"] == one["macs"] == other["macs"]
     assert other["counted_ops"] > other["macs"]
 
@@ -239,27 +239,27 @@ IMAGE, PLANES = 3 * 64 * 4, 4 * 64 * 4  # bytes of (1, 3, 8, 8) and (1, 4, 8, 8)
     ids=["conv", "two convs", "chain", "relu in place", "repeated", "max-pool", "norm"],
 )
 def test_activations_are_what_the_backward_pass_needs(model: nn.Module, kept_bytes: int) -> None:
-    record = count_costs(model, channels=3, side_px=8)
+    record = count_costs(model, channels=3, image_size=8)
     assert record["activation_mb"] == pytest.approx(kept_bytes / 1e6)
 
 
 def test_activations_grow_with_the_area_and_parameters_do_not() -> None:
     small, large = (
-        count_costs(build("cnn3", num_classes=50), channels=3, side_px=s) for s in (32, 64)
+        count_costs(build("cnn3", num_classes=50), channels=3, image_size=s) for s in (32, 64)
     )
     assert large["parameters"] == small["parameters"]
     assert large["activation_mb"] / small["activation_mb"] == pytest.approx(4, rel=0.02)
 
 
 def test_channels_of_the_image_are_the_callers() -> None:
-    record = count_costs(nn.Conv2d(1, 4, 3, padding=1), channels=1, side_px=8)
+    record = count_costs(nn.Conv2d(1, 4, 3, padding=1), channels=1, image_size=8)
     assert record["macs"] == 64 * 4 * 9
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_models_have_their_depth_and_both_counters_agree(name: str) -> None:
-    side_px = SIDES_PX.get(name, 32)
-    record = count_costs(build(name, num_classes=50), channels=3, side_px=side_px)
+    image_size = SIDES_PX.get(name, 32)
+    record = count_costs(build(name, num_classes=50), channels=3, image_size=image_size)
     assert name in DEPTHS, f'add to DEPTHS: "{name}": {record["depth"]},'
     assert record["depth"] == DEPTHS[name]
     assert record["flops"] == 2 * record["macs"]
@@ -276,18 +276,18 @@ def test_a_residual_network_is_as_deep_as_its_longest_way() -> None:
 
 
 def test_what_is_not_counted_is_named_with_how_often_it_ran() -> None:
-    record = count_costs(Odd(), channels=3, side_px=8)
+    record = count_costs(Odd(), channels=3, image_size=8)
     assert record["uncounted"] == {"aten::cdist": 1, "aten::cumsum": 2}
     assert list(record["uncounted"]) == sorted(record["uncounted"])
     assert record["macs"] == 8 * 8 * 5  # the rest is counted all the same
 
 
 def test_nothing_is_uncounted_where_all_is_counted() -> None:
-    assert count_costs(nn.Conv2d(3, 4, 3), channels=3, side_px=8)["uncounted"] == {}
+    assert count_costs(nn.Conv2d(3, 4, 3), channels=3, image_size=8)["uncounted"] == {}
 
 
 def test_a_layer_that_fvcore_does_not_see_makes_the_counts_disagree() -> None:
-    record = count_costs(Recurrent(), channels=3, side_px=8)
+    record = count_costs(Recurrent(), channels=3, image_size=8)
     assert record["uncounted"] == {"aten::gru": 1}
     assert record["macs"] == 0
     assert record["flops"] == 2 * (2 * 8 * 8 * 24)  # 8 rows, 24 gates, from row and from state
@@ -298,7 +298,7 @@ def test_a_blind_torch_makes_the_counts_disagree(monkeypatch: pytest.MonkeyPatch
     blind = nn.Linear(2, 2)
     seen = cost._torch_flops
     monkeypatch.setattr(cost, "_torch_flops", lambda _, image: seen(blind, image[0, 0, :, :2]))
-    assert counts_disagree(count_costs(_chain(), channels=3, side_px=8))
+    assert counts_disagree(count_costs(_chain(), channels=3, image_size=8))
 
 
 @pytest.mark.parametrize("blind", ["conv", "addmm"])
@@ -308,7 +308,7 @@ def test_a_blind_fvcore_makes_the_counts_disagree(
     """`addmm` stands for the linear layers too, as fvcore may call them either."""
     kind = {"conv": "convolution", "addmm": "linear"}[blind]
     monkeypatch.setitem(cost._MULTIPLY_ADDS, kind, ())
-    assert counts_disagree(count_costs(_chain(), channels=3, side_px=8))
+    assert counts_disagree(count_costs(_chain(), channels=3, image_size=8))
 
 
 @pytest.mark.parametrize(
@@ -321,7 +321,7 @@ def test_a_thousandth_is_the_limit(flops: int, disagree: bool) -> None:
 def test_counting_leaves_weights_and_running_means_as_they_are() -> None:
     model = build("rrdb", num_classes=50).train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    count_costs(model, channels=3, side_px=64)
+    count_costs(model, channels=3, image_size=64)
     after = model.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
     assert all(parameter.grad is None for parameter in model.parameters())

@@ -1,7 +1,7 @@
 """Kill training at random moments and hold what it ends with against a run left alone.
 
 `python -m tests.helpers.chaos --kills 20` starts real processes of `stages.train`, kills them by
-SIGKILL, SIGTERM or SIGINT, starts them again, and compares weights, card, history and metrics byte
+SIGKILL, SIGTERM or SIGINT, starts them again, and compares weights, metadata, history and metrics byte
 by byte. Exit code 1 and the seed of the kills if a byte differs.
 """
 
@@ -103,7 +103,7 @@ def main() -> None:
     print(f"{tally.kills.total()} kills, {tally.resumed} resumed, {tally.finished} runs finished")
     if tally.wrong:
         sys.exit(f"seed {seed}: differs from the run left alone:\n" + "\n".join(tally.wrong))
-    print("weights, card, history and metrics: the same bytes as of a run left alone")
+    print("weights, metadata, history and metrics: the same bytes as of a run left alone")
 
 
 if __name__ == "__main__":

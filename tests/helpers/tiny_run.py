@@ -23,7 +23,7 @@ from minet.params import Params
 from stages.resolve import stage_settings
 from tests.helpers.tree import ROOT
 
-SIDE_PX = 32
+IMAGE_SIZE = 32
 CLASSES = 4
 COUNTS = {"train": 149, "val": 37}  # with batches of 12, a last one of 5
 
@@ -35,13 +35,13 @@ def make_data(folder: Path, storage: str = "raw") -> None:
         rows = []
         for number in range(count):
             label = number % CLASSES
-            pixels = rng.integers(0, 120, (SIDE_PX, SIDE_PX, 3), np.uint8)
+            pixels = rng.integers(0, 120, (IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
             pixels[..., label % 3] += np.uint8(40 + 60 * (label // 3))
             file = folder / f"{split}{number}.png"
             Image.fromarray(pixels).save(file)
             known = digest(file.read_bytes()).hex()
             rows.append({"path": file.name, "label": str(label), "xxh3": known})
-        form = {"resize_px": SIDE_PX, "crop_px": SIDE_PX, "jpeg_quality": 90}
+        form = {"resize_px": IMAGE_SIZE, "crop_px": IMAGE_SIZE, "jpeg_quality": 90}
         run = BetonRunSettings.model_validate(form | {"root": str(folder), "storage": storage})
         path = folder / f"{split}.beton"
         record = write_beton(path, rows, run, workers=1, progress=lambda items, _: items)
@@ -88,7 +88,7 @@ class TinyRun:
             "train": data["train.beton"],
             "val": data["val.beton"],
             "weights": self.out / "model.safetensors",
-            "card": self.out / "model.json",
+            "metadata": self.out / "model.json",
             "history": self.out / "history.csv",
             "metrics": self.out / "metrics.json",
             "speed": self.out / "speed.json",

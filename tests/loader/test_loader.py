@@ -26,7 +26,7 @@ from minet.loader.batch import Batch
 from minet.loader.loader import BetonLoader, open_loaders
 from tests.helpers.sources import open_one
 
-COUNT, SIDE_PX = 11, 32
+COUNT, IMAGE_SIZE = 11, 32
 ORDERS = {
     "as indexed": np.arange(COUNT),
     "backwards": np.arange(COUNT)[::-1],
@@ -47,7 +47,7 @@ def pictures() -> list[Image.Image]:
 
 
 def prepared() -> NDArray[np.uint8]:
-    return np.stack([prepare(picture, 36, SIDE_PX) for picture in pictures()])
+    return np.stack([prepare(picture, 36, IMAGE_SIZE) for picture in pictures()])
 
 
 def write(folder: Path, name: str, count: int = COUNT, storage: str = "raw") -> Path:
@@ -58,7 +58,7 @@ def write(folder: Path, name: str, count: int = COUNT, storage: str = "raw") -> 
         picture.save(file)
         known = digest(file.read_bytes()).hex()
         rows.append({"path": file.name, "label": str(100 + number), "xxh3": known})
-    choice = {"root": str(folder), "resize_px": 36, "crop_px": SIDE_PX, "storage": storage}
+    choice = {"root": str(folder), "resize_px": 36, "crop_px": IMAGE_SIZE, "storage": storage}
     settings = BetonRunSettings(**choice, jpeg_quality=95)
     path = folder / f"{name}.beton"
     record = write_beton(path, rows, settings, workers=1, progress=lambda items, _: items)
@@ -128,7 +128,7 @@ def test_any_order_is_followed_to_its_end(loader: BetonLoader, order: IndexArray
 def test_batches_are_as_the_legend_says(loader: BetonLoader) -> None:
     for batch in loader.batches(np.arange(COUNT)):
         size = len(batch.indices)
-        assert batch.images.shape == (size, 3, SIDE_PX, SIDE_PX)
+        assert batch.images.shape == (size, 3, IMAGE_SIZE, IMAGE_SIZE)
         assert batch.images.dtype == torch.uint8
         assert batch.images.is_contiguous(memory_format=torch.channels_last)
         assert batch.labels.shape == (size,)
@@ -155,7 +155,7 @@ def test_half_of_what_is_free_is_enough_for_all_splits_together(
 ) -> None:
     """One after the other they would take three quarters, and leave the model a quarter."""
     for share, resident in ((3.9, False), (4.1, True)):
-        free = int(share * COUNT * 3 * SIDE_PX**2)
+        free = int(share * COUNT * 3 * IMAGE_SIZE**2)
         monkeypatch.setattr(loader_module, "free_bytes", lambda _, free=free: free)
         options = {"cache": "auto", "device": torch.device("cpu")}
         loaders = open_loaders([(path, 4), (path, 4)], workers=1, **options)
@@ -178,7 +178,7 @@ def test_processes_on_a_machine_share_its_memory(
     path: Path, local_world_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each takes half of its share at most; to be resident all the same, no more than all of it."""
-    needed = 2 * COUNT * 3 * SIDE_PX**2
+    needed = 2 * COUNT * 3 * IMAGE_SIZE**2
     options = {"workers": 1, "device": torch.device("cpu"), "local_world_size": local_world_size}
     for cache, share, fits in (
         *(("auto", 1.9, False), ("auto", 2.1, True)),
@@ -198,7 +198,7 @@ def test_processes_with_a_gpu_each_do_not_share_its_memory(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded: list[torch.device] = []
-    monkeypatch.setattr(loader_module, "free_bytes", lambda _: int(2.1 * COUNT * 3 * SIDE_PX**2))
+    monkeypatch.setattr(loader_module, "free_bytes", lambda _: int(2.1 * COUNT * 3 * IMAGE_SIZE**2))
     monkeypatch.setattr(BetonLoader, "load", lambda _, device: loaded.append(device))
     device = torch.device("cuda", 1)
     open_loaders([(path, 4)], workers=1, cache="auto", device=device, local_world_size=8)
@@ -292,7 +292,7 @@ def test_a_resident_split_has_the_bytes_of_a_streamed_one(storage: str, tmp_path
 def test_auto_is_resident_if_half_of_what_is_free_is_enough(
     *, path: Path, share: float, resident: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    needed_bytes = COUNT * 3 * SIDE_PX**2
+    needed_bytes = COUNT * 3 * IMAGE_SIZE**2
     monkeypatch.setattr(loader_module, "free_bytes", lambda _: int(share * needed_bytes))
     assert open_one(path, batch_size=4, workers=1, cache="auto").resident == resident
 
@@ -300,7 +300,7 @@ def test_auto_is_resident_if_half_of_what_is_free_is_enough(
 def test_a_split_that_is_to_be_resident_and_does_not_fit_is_told(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loader_module, "free_bytes", lambda _: COUNT * 3 * SIDE_PX**2 - 1)
+    monkeypatch.setattr(loader_module, "free_bytes", lambda _: COUNT * 3 * IMAGE_SIZE**2 - 1)
     message = (
         "^data.cache is resident, but the images need 0.0 GB and cpu has 0.0 GB free; "
         "allowed: auto, stream$"

@@ -48,9 +48,9 @@ def _model(name: str, pin: Pin) -> nn.Module:
     return copy.deepcopy(_original(name, PINNED[name].index(pin)))
 
 
-def _images(count: int, channels: int, side_px: int, seed: int = 0) -> torch.Tensor:
+def _images(count: int, channels: int, image_size: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(
-        count, channels, side_px, side_px, generator=torch.Generator().manual_seed(seed)
+        count, channels, image_size, image_size, generator=torch.Generator().manual_seed(seed)
     )
 
 
@@ -58,7 +58,7 @@ def _images(count: int, channels: int, side_px: int, seed: int = 0) -> torch.Ten
 def test_every_model_has_a_pinned_row(name: str) -> None:
     """A model joins the table with its counts, or not at all."""
     if not PINNED.get(name):
-        record = count_costs(build(name, num_classes=50), channels=3, side_px=224)
+        record = count_costs(build(name, num_classes=50), channels=3, image_size=224)
         parameters = record["parameters"]
         macs_millions = (record["macs_convolution"] + record["macs_linear"]) / 1e6
         pytest.fail(f'add to PINNED: "{name}": [Pin({parameters:_}, {macs_millions:_.3f})],')
@@ -71,7 +71,7 @@ def test_no_pinned_row_is_left_of_a_model_that_went() -> None:
 @pytest.mark.parametrize(("name", "pin"), CASES, ids=CASE_IDS)
 def test_counts_are_the_pinned_ones(name: str, pin: Pin) -> None:
     """Parameters exactly, multiply-adds of convolutions and linear layers within 0.1 %."""
-    record = count_costs(_model(name, pin), channels=pin.channels, side_px=224)
+    record = count_costs(_model(name, pin), channels=pin.channels, image_size=224)
     assert record["parameters"] == pin.parameters
     macs = record["macs_convolution"] + record["macs_linear"]
     assert macs == pytest.approx(pin.macs_millions * 1e6, rel=1e-3)
@@ -89,9 +89,9 @@ def test_docstring_states_the_pinned_counts(name: str) -> None:
 @pytest.mark.parametrize(("name", "pin"), CASES, ids=CASE_IDS)
 def test_output_has_a_row_an_image_and_a_column_a_class(name: str, pin: Pin) -> None:
     model = _model(name, pin).eval()
-    for side_px in {224, pin.other_px} - {None}:
+    for image_size in {224, pin.other_px} - {None}:
         with torch.inference_mode():
-            logits = model(_images(2, pin.channels, side_px))
+            logits = model(_images(2, pin.channels, image_size))
         assert logits.shape == (2, 50)
         assert logits.dtype == torch.float32
         assert torch.isfinite(logits).all()

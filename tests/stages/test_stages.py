@@ -116,7 +116,7 @@ def evaluate(root: Path, trained, tmp_path: Path, raw_params: dict[str, Any]):
         out.mkdir()
         write_json(out / "settings.json", raw_params["evaluate"] | changes)
         paths = {"settings": out / "settings.json", "weights": run.out / "model.safetensors"}
-        paths |= {"card": run.out / "model.json", "test": run.data / "val.beton"}
+        paths |= {"metadata": run.out / "model.json", "test": run.data / "val.beton"}
         paths |= {"index": run.data / "val.csv"}
         paths |= {name: out / file for name, file in OUTPUTS.items()}
         return out, run_stage(root, "evaluate", code=code, **paths)
@@ -181,9 +181,9 @@ def test_slips_of_the_reports_are_in_the_card_and_the_metrics_and_are_made_again
 ) -> None:
     """Test images are cropped, not as those of validation were, but each time alike."""
     run = trained("slips")
-    card, metrics = run.record("model"), run.record("metrics")
+    metadata, metrics = run.record("model"), run.record("metrics")
     assert metrics["extras"] == {"compat": SLIPS}
-    assert card["wrap_pixels"] is True
+    assert metadata["wrap_pixels"] is True
     (one, _), (other, _) = evaluate("slips"), evaluate("slips")
     for file in OUTPUTS.values():
         assert (one / file).read_bytes() == (other / file).read_bytes(), file
@@ -191,7 +191,7 @@ def test_slips_of_the_reports_are_in_the_card_and_the_metrics_and_are_made_again
     whole["settings"]["train"]["compat"]["random_test_crop"] = False
     (run.out / "model.json").write_text(json.dumps(whole))
     (uncropped, _) = evaluate("slips")
-    (run.out / "model.json").write_text(json.dumps(card))
+    (run.out / "model.json").write_text(json.dumps(metadata))
     found, plain = (read_json(out / "metrics.json")["loss"] for out in (one, uncropped))
     assert abs(found - plain) > 1e-4
     assert abs(found - metrics["val_loss"]) > 1e-4
@@ -214,7 +214,7 @@ def test_a_card_says_what_the_model_was_shown(trained) -> None:
 def test_a_run_that_is_stopped_while_validation_draws_goes_on_by_the_same_bytes(
     data: Path, tmp_path: Path
 ) -> None:
-    """Weights, card, metrics and history; planes and crops are drawn anew each epoch."""
+    """Weights, metadata, metrics and history; planes and crops are drawn anew each epoch."""
     changes: dict[str, Any] = {"epochs": 20, "save_every_s": 0.05, "compat": SLIPS, "lr": 1e-4}
     changes["augment"] = {"channel_dropout": 0.5}
     whole, cut = (TinyRun(data, tmp_path / n, run_settings("cnn3", **changes)) for n in "ab")
@@ -246,7 +246,7 @@ def test_the_cost_is_that_of_the_planes_that_the_model_is_given(
     found = read_json(tmp_path / "m.json")
     assert found["parameters"] == parameters
     model = build("cnn3", num_classes=50, channels=channels)
-    known = count_costs(model, channels=channels, side_px=64)
+    known = count_costs(model, channels=channels, image_size=64)
     assert {name: found[name] for name in known} == json.loads(json.dumps(known))
 
 

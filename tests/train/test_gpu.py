@@ -23,14 +23,14 @@ from tests.helpers.chaos import chaos
 from tests.helpers.sources import ListSource
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-GPU, SIDE_PX, COUNT = torch.device("cuda"), 64, 96
-SPEC = InputSpec(SIDE_PX, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+GPU, IMAGE_SIZE, COUNT = torch.device("cuda"), 64, 96
+SPEC = InputSpec(IMAGE_SIZE, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 
 @pytest.fixture
 def source() -> ListSource:
     """Give random images of 64 px."""
-    images = torch.randint(0, 256, (COUNT, 3, SIDE_PX, SIDE_PX), dtype=torch.uint8)
+    images = torch.randint(0, 256, (COUNT, 3, IMAGE_SIZE, IMAGE_SIZE), dtype=torch.uint8)
     return ListSource(images, torch.arange(COUNT) % 10, 32)
 
 
@@ -43,7 +43,7 @@ def recipe(raw_params: dict[str, Any], **changes: Any) -> TrainSettings:
 
 def draws(augment: AugmentSettings) -> AugmentParams:
     """Give the draws of an epoch on the GPU, in the order of the split."""
-    return AugmentParams.of(plan_epoch(COUNT, SIDE_PX, augment, 0, 0), all_indices(COUNT), GPU)
+    return AugmentParams.of(plan_epoch(COUNT, IMAGE_SIZE, augment, 0, 0), all_indices(COUNT), GPU)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_a_step_never_waits_for_the_gpu(raw_params, source: ListSource, extras) 
         try:
             for number, batch in enumerate(batches):
                 part = epoch.part(32 * number, 32)
-                engine.step(batch, part, images=32, lr=0.01, side_px=SIDE_PX)
+                engine.step(batch, part, images=32, lr=0.01, image_size=IMAGE_SIZE)
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
@@ -80,7 +80,7 @@ def test_a_compiled_step_is_that_of_the_model_as_it_is(raw_params, source: ListS
         epoch, total = draws(run.augment), 0.0
         for number, batch in enumerate(source.batches(all_indices(COUNT))):
             part = epoch.part(32 * number, 32)
-            total += engine.step(batch, part, images=32, lr=0.01, side_px=SIDE_PX)[0].item()
+            total += engine.step(batch, part, images=32, lr=0.01, image_size=IMAGE_SIZE)[0].item()
         sums.append(total / COUNT)
     assert sums[0] == pytest.approx(sums[1], abs=1e-2)
 
@@ -102,7 +102,7 @@ def test_killed_runs_end_with_the_same_bytes_with_deterministic_kernels(tmp_path
 def test_a_dynamic_model_trains_in_reduced_precision(raw_params, source: ListSource) -> None:
     run = recipe(raw_params, precision="bfloat16")
     engine = TrainStep(build("dynamic_resnet18", num_classes=10), run, SPEC, GPU)
-    step = partial(engine.step, images=32, lr=0.001, side_px=SIDE_PX)
+    step = partial(engine.step, images=32, lr=0.001, image_size=IMAGE_SIZE)
     batch = next(prefetch_to_device(source.batches(all_indices(COUNT)), GPU))
     losses = [step(batch, AugmentParams())[0].item() for _ in range(8)]
     assert np.isfinite(losses).all()

@@ -284,24 +284,24 @@ def test_a_model_is_rebuilt_from_its_card(tmp_path) -> None:
         "arguments": {"growth": 8},
         "classes": ["a", "b", "c"],
     }
-    weights, card = tmp_path / "m.safetensors", tmp_path / "m.json"
-    save_model(weights, card, trained.state_dict(), record)
-    loaded, again = load_model(weights, card)
+    weights, metadata = tmp_path / "m.safetensors", tmp_path / "m.json"
+    save_model(weights, metadata, trained.state_dict(), record)
+    loaded, again = load_model(weights, metadata)
     assert again == record
     images = torch.rand(2, 3, 32, 32)
     assert torch.equal(loaded.eval()(images), trained.eval()(images))
     first = weights.read_bytes()
-    save_model(weights, card, trained.state_dict(), record)
+    save_model(weights, metadata, trained.state_dict(), record)
     assert weights.read_bytes() == first, "the same weights are the same bytes"
-    save_model(weights, card, trained.state_dict(), record | {"arguments": {"growth": 4}})
+    save_model(weights, metadata, trained.state_dict(), record | {"arguments": {"growth": 4}})
     with pytest.raises(InputError, match="not the weights that .*m.json describes"):
-        load_model(weights, card)
+        load_model(weights, metadata)
     weights.write_bytes(first[: len(first) // 2])
     with pytest.raises(InputError, match="not the weights"):
-        load_model(weights, card)
-    save_model(weights, card, trained.state_dict(), record | {"builder": "os:system"})
+        load_model(weights, metadata)
+    save_model(weights, metadata, trained.state_dict(), record | {"builder": "os:system"})
     with pytest.raises(InputError, match="builder 'os:system' is none of this project's"):
-        load_model(weights, card)
+        load_model(weights, metadata)
 
 
 def test_history_rows_are_those_that_others_rely_on() -> None:
@@ -471,7 +471,7 @@ def test_a_long_gradient_is_cut_to_its_length(raw_params, blobs) -> None:
     before = torch.cat([p.detach().flatten().clone() for p in network.parameters()])
     engine = TrainStep(network, run.train, SPEC, CPU)
     batch = next(blobs.batches(np.arange(8)))
-    engine.step(batch, AugmentParams(), images=8, lr=1.0, side_px=16)
+    engine.step(batch, AugmentParams(), images=8, lr=1.0, image_size=16)
     after = torch.cat([p.detach().flatten() for p in network.parameters()])
     assert (after - before).norm().item() == pytest.approx(1e-3, rel=1e-3)
 
@@ -480,7 +480,7 @@ def test_gradients_lie_in_memory_as_their_weights_do(raw_params, blobs) -> None:
     """A fused optimizer takes one for the other, element by element."""
     network = model()
     engine = TrainStep(network, settings(raw_params).train, SPEC, CPU)
-    engine.step(next(blobs.batches(np.arange(8))), AugmentParams(), images=8, lr=0.1, side_px=16)
+    engine.step(next(blobs.batches(np.arange(8))), AugmentParams(), images=8, lr=0.1, image_size=16)
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None
         assert parameter.grad.stride() == parameter.stride(), name
@@ -570,7 +570,7 @@ def test_a_rank_without_images_passes_as_many_planes_as_the_others(
     assert inputs.shape == (0, planes, 12, 12)
     assert inputs.dtype == torch.float32
     assert (len(labels), shares) == (0, None)
-    loss, hits = engine.step(nothing, AugmentParams(), images=1, lr=0.1, side_px=16)
+    loss, hits = engine.step(nothing, AugmentParams(), images=1, lr=0.1, image_size=16)
     assert (loss.item(), hits.item()) == (0, 0)
 
 

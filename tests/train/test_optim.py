@@ -13,7 +13,7 @@ from torch import nn
 from minet.augment.config import AugmentSettings, CompatSettings
 from minet.train.config import TrainSettings
 from minet.train.optim import build_optimizer
-from minet.train.schedule import learning_rate, side_at
+from minet.train.schedule import image_size_at, learning_rate
 
 AUGMENT = AugmentSettings(
     flip=0.5,
@@ -350,13 +350,13 @@ def test_a_model_of_nothing_but_biases_can_be_trained() -> None:
 def test_images_that_do_not_grow_have_the_same_side_all_along(
     initial_px: int, growth_epochs: float, epoch: int
 ) -> None:
-    assert side_at(_recipe(initial_px=initial_px, growth_epochs=growth_epochs), epoch) == 64
+    assert image_size_at(_recipe(initial_px=initial_px, growth_epochs=growth_epochs), epoch) == 64
 
 
 def test_sides_by_hand() -> None:
     """From 128 to 224 over 6 epochs: one step of 16 px in each."""
     recipe = _recipe(input_px=224, initial_px=128, growth_epochs=6.0)
-    sides = [side_at(recipe, epoch) for epoch in range(10)]
+    sides = [image_size_at(recipe, epoch) for epoch in range(10)]
     assert sides == [128, 144, 160, 176, 192, 208, 224, 224, 224, 224]
 
 
@@ -366,13 +366,13 @@ def test_images_grow_evenly_in_steps_of_16_px_up_to_their_full_side(data: st.Dat
     initial_px = data.draw(st.integers(8, input_px), label="initial_px")
     growth_epochs = data.draw(st.floats(0.01, 10), label="growth_epochs")
     recipe = _recipe(input_px=input_px, initial_px=initial_px, growth_epochs=growth_epochs)
-    sides = [side_at(recipe, epoch) for epoch in range(10)]
+    sides = [image_size_at(recipe, epoch) for epoch in range(10)]
     assert sides[0] == initial_px
     assert sides == sorted(sides)
-    for epoch, side_px in enumerate(sides):
+    for epoch, image_size in enumerate(sides):
         if epoch >= growth_epochs:
-            assert side_px == input_px
+            assert image_size == input_px
             continue
         even = initial_px + (input_px - initial_px) * epoch / growth_epochs
-        assert (side_px - initial_px) % 16 == 0
-        assert even - 16 - 1e-6 < side_px <= min(even + 1e-6, input_px)
+        assert (image_size - initial_px) % 16 == 0
+        assert even - 16 - 1e-6 < image_size <= min(even + 1e-6, input_px)

@@ -67,7 +67,7 @@ def test_a_row_started_by_hand_comes_out_the_same(zoo: Zoo) -> None:
     """Without what `make zoo` sets, and beside DVC, which would keep both; ignored by git."""
     inputs, made = "zoo/inputs/r003_cool", zoo.folder / "checkpoints/by_hand"
     made.mkdir()
-    names = ("weights", "card", "history", "metrics", "speed")
+    names = ("weights", "metadata", "history", "metrics", "speed")
     paths = " ".join(f"--{name} {made / name}" for name in names)
     train = f"python -m stages.train @{inputs}/train.args --settings {inputs}/train-0.json {paths}"
     zoo.run(train, OMP_NUM_THREADS="2")  # with two threads they would not be the same
