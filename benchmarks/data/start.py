@@ -69,7 +69,7 @@ def _inputs(photos: Path, folder: Path) -> list[str]:
             row["label"] = str(int(row["label"]) % _CLASSES)
         write(folder / f"{split}.beton", rows, photos, "raw", workers())
     read = ("settings.json", "classes.csv", "initial.safetensors", "train.beton", "val.beton")
-    written = ("weights.safetensors", "card.json", "history.csv", "metrics.json", "speed.json")
+    written = ("weights.safetensors", "metadata.json", "history.csv", "metrics.json", "speed.json")
     files = [folder / name for name in (*read, *written)]
     return [part for file in files for part in (f"--{file.stem}", str(file))]
 

@@ -17,7 +17,7 @@ from minet.params import Params
 from stages.resolve import stage_settings
 
 _SPLITS = ("train", "val")
-_WRITTEN = ("weights.safetensors", "card.json", "history.csv", "metrics.json", "speed.json")
+_WRITTEN = ("weights.safetensors", "metadata.json", "history.csv", "metrics.json", "speed.json")
 
 
 def epochs(
