@@ -13,7 +13,7 @@ from typing import NoReturn, TypeVar
 
 from tqdm import tqdm
 
-from minet.core.errors import PEER_LOST_CODE, InputError, InterruptedRun, PeerLost, left_to_launcher
+from minet.core.errors import PEER_LOST_CODE, InputError, InterruptedRun, PeerLost, report_to_launcher
 
 Item = TypeVar("Item")
 
@@ -42,13 +42,13 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         _end("stopped; `dvc repro` goes on", 130)
     except InterruptedRun as error:
-        left_to_launcher(error)
+        report_to_launcher(error)
         of_several = os.environ.get("RANK", "0") != "0"  # of which the first speaks
         _end("" if of_several else f"{error}; `dvc repro` goes on from there", error.exit_code)
     except PeerLost as error:
         _end(str(error), PEER_LOST_CODE)
     except InputError as error:
-        told = left_to_launcher(error)
+        told = report_to_launcher(error)
         _end("" if told else "error: " + "\n  ".join(error.problems), 1)
     except OSError as error:
         if error.errno not in _NO_ROOM:

@@ -1,4 +1,4 @@
-"""Exceptions that stages tell without a traceback; `InputError` is for what a user can mend."""
+"""Exceptions that stages report without a traceback; `InputError` is for a user to fix."""
 
 import json
 import os
@@ -6,44 +6,42 @@ import signal
 import time
 from pathlib import Path
 
-# how a run ends that was asked to stop and is saved: sysexits' "try again", the shell's Ctrl-C;
-# SIGTERM comes from schedulers and spot machines before the time is up
+# exit codes of a run that a signal stopped after saving: EX_TEMPFAIL ("try again") of sysexits.h,
+# and the shell's code for Ctrl-C. Schedulers and spot machines send SIGTERM before the time limit
 EXIT_CODES = {signal.SIGTERM: 75, signal.SIGINT: 130}
-PEER_LOST_CODE = 76  # of a process that has lost the others of its run: sysexits' "remote error"
+PEER_LOST_CODE = 76  # of a process that lost its peers: EX_PROTOCOL, "remote error", of sysexits.h
 
 
 class InputError(ValueError):
-    """Input that cannot be used; lists every problem of its kind, each with what is allowed.
+    """Invalid input: `problems` has one line of text per problem, each with what is allowed.
 
     The stages print it without a traceback and exit with code 1.
     """
 
     def __init__(self, *problems: str) -> None:
-        """Take one line of text per problem."""
         super().__init__("\n".join(problems))
         self.problems = problems
 
 
 class InterruptedRun(Exception):
-    """The run was asked to stop; its state is saved, and the next run goes on from there."""
+    """A signal (by its number) stopped the run; its state is saved, and the next run resumes."""
 
     def __init__(self, number: int) -> None:
-        """Take the number of the signal that asked."""
         self.signal = signal.Signals(number)
         super().__init__(f"stopped by {self.signal.name} and saved")
 
     @property
     def exit_code(self) -> int:
-        """Give the exit code that tells this end from others."""
+        """Return the exit code of this signal."""
         return EXIT_CODES[self.signal]
 
 
 class PeerLost(Exception):
-    """Another process of the run is gone, and says or has shown why."""
+    """Another process of the run has ended; that process reports the reason itself."""
 
 
-def left_to_launcher(error: InputError | InterruptedRun) -> bool:
-    """Leave to the launcher, ours or torch's, how a rank ended; False if there is none."""
+def report_to_launcher(error: InputError | InterruptedRun) -> bool:
+    """Write the error where the launcher (ours or torchrun) reads it; False without a launcher."""
     file = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if file is None:
         return False

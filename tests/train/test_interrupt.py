@@ -17,7 +17,7 @@ from torch.distributed.elastic.multiprocessing.errors import (
     ProcessFailure,
 )
 
-from minet.core.errors import EXIT_CODES, InputError, InterruptedRun, left_to_launcher
+from minet.core.errors import EXIT_CODES, InputError, InterruptedRun, report_to_launcher
 from minet.train.interrupt import Interrupt
 
 ASKED = [signal.SIGTERM, signal.SIGINT]
@@ -197,7 +197,7 @@ def test_problems_are_kept_by_a_process_that_no_launcher_started(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("TORCHELASTIC_ERROR_FILE", raising=False)
-    assert not left_to_launcher(InputError("no"))
+    assert not report_to_launcher(InputError("no"))
 
 
 @pytest.fixture
@@ -205,7 +205,7 @@ def error_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give the file that a launcher of torch's names to a process, with a problem left in it."""
     path = tmp_path / "error.json"
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(path))
-    assert left_to_launcher(InputError("train.lr is ü; too high", "seed is -1; too low"))
+    assert report_to_launcher(InputError("train.lr is ü; too high", "seed is -1; too low"))
     return path
 
 

@@ -11,7 +11,7 @@ from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from minet.beton.format import read_format
 from minet.beton.reader import BetonReader
-from minet.core.errors import InputError, InterruptedRun, left_to_launcher
+from minet.core.errors import InputError, InterruptedRun, report_to_launcher
 from minet.train.distributed import launcher as launch
 from tests.helpers.tiny_run import TinyRun, make_data, run_settings
 
@@ -83,7 +83,7 @@ def test_a_launcher_that_was_asked_says_so_if_all_ranks_have_saved(
     for rank in range(2):
         monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / f"{rank}" / "error.json"))
         (tmp_path / f"{rank}").mkdir()
-        assert left_to_launcher(InterruptedRun(number))
+        assert report_to_launcher(InterruptedRun(number))
     assert launch._stopped(number, tmp_path, 2) == code
     with pytest.raises(InputError, match="before all of 3 processes had saved"):
         launch._stopped(number, tmp_path, 3)
@@ -93,7 +93,7 @@ def test_a_launcher_that_was_asked_tells_what_a_rank_could_not_save(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
-    left_to_launcher(InputError("the state cannot be saved: No space left"))
+    report_to_launcher(InputError("the state cannot be saved: No space left"))
     with pytest.raises(InputError, match="^the state cannot be saved: No space left$"):
         launch._stopped(signal.SIGTERM, tmp_path, 2)
 
