@@ -1,1 +1,1 @@
-"""What every room uses: errors, settings, files, random numbers, threads, the command line."""
+"""Shared by all rooms: errors, settings, files, random numbers, threads, the command line."""

@@ -1,4 +1,4 @@
-"""Types and helpers of NumPy arrays that rooms share."""
+"""NumPy array types, and helpers for indices and batches."""
 
 from collections.abc import Iterator
 
@@ -10,16 +10,16 @@ Pixels = NDArray[np.uint8]
 
 
 def all_indices(count: int) -> IndexArray:
-    """Order of a split as it is indexed."""
+    """Return the indices 0 .. count - 1: the order of the index."""
     return np.arange(count, dtype=np.int64)
 
 
 def batched(order: IndexArray, batch_size: int) -> Iterator[IndexArray]:
-    """Cut an order into batches; the last one may be smaller."""
+    """Yield consecutive batches of an order; the last one may be smaller."""
     for first in range(0, len(order), batch_size):
         yield order[first : first + batch_size]
 
 
 def ceil_div(dividend: int, divisor: int) -> int:
-    """Return the quotient of two positive whole numbers, rounded up."""
+    """Return the quotient of two positive integers, rounded up."""
     return -(-dividend // divisor)

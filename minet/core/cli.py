@@ -1,4 +1,4 @@
-"""What all stages share: paths as arguments, errors without a traceback, progress bars."""
+"""Shared by all stages: paths as arguments, errors without a traceback, progress bars."""
 
 import argparse
 import errno
@@ -13,20 +13,26 @@ from typing import NoReturn, TypeVar
 
 from tqdm import tqdm
 
-from minet.core.errors import PEER_LOST_CODE, InputError, InterruptedRun, PeerLost, report_to_launcher
+from minet.core.errors import (
+    PEER_LOST_CODE,
+    InputError,
+    InterruptedRun,
+    PeerLost,
+    report_to_launcher,
+)
 
 Item = TypeVar("Item")
 
 _LINE_EVERY_S = 30.0
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def parse_paths(
     description: str | None, *names: str, optional: Iterable[str] = ()
 ) -> argparse.Namespace:
-    """Parse `--name path` for each name, all required: paths stand in dvc.yaml alone.
+    """Parse `--name path` for each name: paths are written in dvc.yaml only.
 
-    `@file` stands for the arguments in a file, a line each; an optional path may be left out.
+    All are required but `optional`. `@file` reads arguments from a file, one per line.
     """
     parser = argparse.ArgumentParser(description=description, fromfile_prefix_chars="@")
     for name in (*names, *optional):
@@ -35,59 +41,60 @@ def parse_paths(
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a stage; a user's mistake is printed, one line a problem, and the exit code is 1."""
-    warnings.filterwarnings("ignore", module="PIL")  # of odd metadata in images that decode
+    """Run a stage's `main`; an InputError is printed, one line per problem, with exit code 1."""
+    warnings.filterwarnings("ignore", module="PIL")  # about odd metadata in images that decode
     try:
         main()
     except KeyboardInterrupt:
-        _end("stopped; `dvc repro` goes on", 130)
+        _exit("stopped; `dvc repro` resumes", 130)
     except InterruptedRun as error:
         report_to_launcher(error)
-        of_several = os.environ.get("RANK", "0") != "0"  # of which the first speaks
-        _end("" if of_several else f"{error}; `dvc repro` goes on from there", error.exit_code)
+        is_rank_zero = os.environ.get("RANK", "0") == "0"  # the one that prints
+        _exit(f"{error}; `dvc repro` resumes from there" if is_rank_zero else "", error.exit_code)
     except PeerLost as error:
-        _end(str(error), PEER_LOST_CODE)
+        _exit(str(error), PEER_LOST_CODE)
     except InputError as error:
-        told = report_to_launcher(error)
-        _end("" if told else "error: " + "\n  ".join(error.problems), 1)
+        reported = report_to_launcher(error)
+        _exit("" if reported else "error: " + "\n  ".join(error.problems), 1)
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        if error.errno not in _NOT_WRITABLE:
             raise
-        _end(f"error: {error.filename or 'writing'}: {error.strerror}", 1)
+        _exit(f"error: {error.filename or 'writing'}: {error.strerror}", 1)
 
 
-def _end(said: str, code: int) -> NoReturn:
-    if said:
-        print(said, file=sys.stderr, flush=True)
+def _exit(message: str, code: int) -> NoReturn:
+    if message:
+        print(message, file=sys.stderr, flush=True)
     sys.exit(code)
 
 
 def cores() -> int:
-    """Give the cores that this process may use; affinity and container limits count."""
-    from joblib import cpu_count  # here: not every stage has work for threads
+    """Return the number of cores this process may use, by affinity and container limits."""
+    from joblib import cpu_count  # here: not every stage uses threads
 
     return int(cpu_count())
 
 
 def workers() -> int:
-    """Give the threads to read images with: MINET_WORKERS, or as many as there are cores.
+    """Return the number of threads that read images: MINET_WORKERS, or one per core.
 
-    The number changes no byte of any result, which is why it is no setting.
+    The number changes no byte of any result, so it is not a setting. InputError if it is not a
+    positive integer.
     """
-    asked = os.environ.get("MINET_WORKERS")
-    if asked is None:
+    value = os.environ.get("MINET_WORKERS")
+    if value is None:
         return cores()
-    if not asked.isdecimal() or int(asked) < 1:
-        raise InputError(f"MINET_WORKERS is {asked!r}; must be a whole number from 1")
-    return int(asked)
+    if not value.isdecimal() or int(value) < 1:
+        raise InputError(f"MINET_WORKERS is {value!r}; must be a positive integer")
+    return int(value)
 
 
 def progress_bar(
     items: Iterable[Item], total: int, what: str, *, images_each: int = 1
 ) -> Iterable[Item]:
-    """Show how far a loop is: a bar in a terminal, in a file or in CI a line now and then.
+    """Show the progress of a loop, its images/s and the time left.
 
-    Both with images a second and the time left.
+    A bar in a terminal; elsewhere (a file, CI) a line every 30 seconds.
     """
     if sys.stderr.isatty() and "CI" not in os.environ:
         return tqdm(
@@ -97,12 +104,12 @@ def progress_bar(
 
 
 def _lines(items: Iterable[Item], total: int, what: str, images_each: int) -> Iterator[Item]:
-    """Print a line every so many seconds; a loop that is faster prints none."""
-    began = told = time.monotonic()
+    """Print a line every `_LINE_EVERY_S` seconds; a shorter loop prints none."""
+    began = printed = time.monotonic()
     for done, item in enumerate(items):
         now = time.monotonic()
-        if done and now - told >= _LINE_EVERY_S:
-            told = now
+        if done and now - printed >= _LINE_EVERY_S:
+            printed = now
             rate = done / (now - began)
             left = timedelta(seconds=round((total - done) / rate))
             speed = f"{rate * images_each:,.0f} images/s"

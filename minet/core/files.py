@@ -1,4 +1,4 @@
-"""BetonReader on disk: JSON and CSV that appear whole or not at all, and digests of files."""
+"""Atomic writes of files and folders, records as JSON and CSV, digests."""
 
 import csv
 import hashlib
@@ -17,10 +17,10 @@ from minet.core.errors import InputError
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` to write to; it takes the place of `path` on success.
+    """Yield a temporary path beside `path`; it replaces `path` on success, an error removes it.
 
-    An error removes it. A killed process leaves `<name>.partial`, which the next run overwrites;
-    `path` itself is never half-written, and a hard link to it (DVC's cache) is never written into.
+    A killed process leaves `<name>.partial`, which the next run overwrites. `path` itself is never
+    half-written, and a hard link to it (DVC's cache) is never written to.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
@@ -36,10 +36,10 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_dir(path: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `path` that takes its place on success, an error removes it.
+    """Yield an empty folder beside `path`; it replaces `path` on success, an error removes it.
 
-    Its files are not put on the disk one by one as `atomic_write` does: after a power cut DVC finds
-    other sizes than it noted and makes the folder anew.
+    Unlike `atomic_write`, it does not call fsync on each file: after a power cut DVC finds sizes
+    that differ from those it recorded, and makes the folder again.
     """
     partial = path.with_name(path.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -53,14 +53,14 @@ def atomic_dir(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
-    """Write a record as indented JSON in the order of its keys; not-a-number is an error."""
+    """Write a record as indented JSON, keys in order; ValueError if a number is NaN or infinite."""
     text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
     with atomic_write(path) as partial:
         partial.write_text(text + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a record that `write_json` wrote; InputError names a file that is no such record."""
+    """Read a record that `write_json` wrote; InputError if the file is missing or not a record."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -73,7 +73,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a CSV with a header; floats keep all their digits."""
+    """Write a CSV with a header row; floats keep all digits."""
     with atomic_write(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
@@ -81,7 +81,7 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """Read the rows of a CSV that `write_csv` wrote, each as column -> text."""
+    """Return the rows of a CSV, each as column -> text; InputError if there is no such file."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             return list(csv.DictReader(file))
@@ -90,22 +90,22 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex."""
+    """Return the SHA-256 of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest(data: bytes | bytearray | memoryview) -> bytes:
-    """XXH3 of 128 bits: it finds damage, mix-ups and duplicates, not forgery.
+    """Return the 128-bit XXH3: it detects damage, mix-ups and duplicates, not forgery.
 
-    It runs at the speed of memory. SHA-256 took a tenth of the preparation of an image, and would
-    take a third on the many processors without instructions for it.
+    It runs at the speed of memory. SHA-256 took a tenth of the time to prepare an image, and would
+    take a third on the many processors without SHA instructions.
     """
     return xxhash.xxh3_128_digest(data)
 
 
 def _sync(path: Path) -> None:
-    """Put a file or folder entry on the disk itself, so that a rename survives a power cut."""
+    """Flush a file or a folder entry to the disk, so that a rename survives a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Randomness as a function of whole numbers: the same words give the same draws, anywhere."""
+"""Random numbers as a function of integer keys: the same keys give the same draws anywhere."""
 
 from enum import IntEnum
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 class RngStream(IntEnum):
-    """What a stream of draws is for; keeps one use from shifting the draws of another."""
+    """The purpose of a stream of draws; separate streams keep one use from shifting another."""
 
     ORDER = 0
     FLIP = 1
@@ -25,17 +25,17 @@ class RngStream(IntEnum):
     TEST = 14
 
 
-def generator(seed: int, stream: RngStream, *words: int) -> np.random.Generator:
-    """Return the generator of one stream, say of an epoch: `generator(seed, RngStream.FLIP, epoch)`.
+def generator(seed: int, stream: RngStream, *keys: int) -> np.random.Generator:
+    """Return the generator of a stream, e.g. `generator(seed, RngStream.FLIP, epoch)`.
 
-    Words are non-negative. SeedSequence mixes them, so that seed 1 at epoch 0 shares nothing with
-    seed 0 at epoch 1; it does not tell a missing word from a 0, so a stream always takes the same
-    number of them.
+    Keys are non-negative. SeedSequence mixes them, so that seed 1 at epoch 0 shares nothing with
+    seed 0 at epoch 1. It does not distinguish a missing key from a 0, so a stream always takes the
+    same number of keys.
     """
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, stream, *words])))
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, stream, *keys])))
 
 
-def torch_seed(seed: int, stream: RngStream, *words: int) -> int:
-    """Return a 63-bit seed for torch's own generators (initial weights, dropout)."""
-    state = np.random.SeedSequence([seed, stream, *words]).generate_state(1, np.uint64)
+def torch_seed(seed: int, stream: RngStream, *keys: int) -> int:
+    """Return a 63-bit seed for torch's generators (initial weights, dropout)."""
+    state = np.random.SeedSequence([seed, stream, *keys]).generate_state(1, np.uint64)
     return int(state[0] >> np.uint64(1))

@@ -1,4 +1,4 @@
-"""Work spread over threads, results in order, memory flat."""
+"""A parallel map over threads: results in order, memory bounded."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -13,19 +13,19 @@ Result = TypeVar("Result")
 def ordered_map(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int
 ) -> Generator[Result]:
-    """Yield function(item) in the order of `items`, `workers` at a time.
+    """Yield function(item) in the order of `items`, computed by `workers` threads.
 
-    At most four results a worker wait to be taken, however slow the taker. The first exception is
-    raised at its item's turn; what had not begun by then never does.
+    At most four items per worker are in flight, however slow the consumer. The first exception (by
+    order of items) is raised in its item's turn; items that have not started by then never start.
     """
     remaining = iter(items)
     with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[Future[Result]] = deque()
+        pending: deque[Future[Result]] = deque()
         try:
-            waiting.extend(pool.submit(function, item) for item in islice(remaining, 4 * workers))
-            while waiting:
-                yield waiting.popleft().result()
-                waiting.extend(pool.submit(function, item) for item in islice(remaining, 1))
+            pending.extend(pool.submit(function, item) for item in islice(remaining, 4 * workers))
+            while pending:
+                yield pending.popleft().result()
+                pending.extend(pool.submit(function, item) for item in islice(remaining, 1))
         finally:
-            for future in waiting:
+            for future in pending:
                 future.cancel()

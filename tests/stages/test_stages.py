@@ -280,5 +280,5 @@ def test_a_number_of_workers_that_is_none_is_named(
     monkeypatch.setitem(os.environ, "MINET_WORKERS", asked)
     write_json(tmp_path / "s.json", {"classes": 2, "train": 2, "val": 2, "test": 2, "seed": 0})
     said = run_stage(root, "sample", code=1, settings=tmp_path / "s.json", out=tmp_path / "out")
-    assert said == f"error: MINET_WORKERS is {asked!r}; must be a whole number from 1\n"
+    assert said == f"error: MINET_WORKERS is {asked!r}; must be a positive integer\n"
     assert not (tmp_path / "out").exists()

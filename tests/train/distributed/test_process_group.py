@@ -158,7 +158,7 @@ def test_a_run_stopped_with_three_processes_goes_on_with_fewer_as_if_it_had_been
         process.send_signal(signal.SIGTERM)
         said, _ = process.communicate(timeout=90)
     assert process.returncode == 75, said
-    assert said.count("stopped by SIGTERM and saved; `dvc repro` goes on from there") == 1
+    assert said.count("stopped by SIGTERM and saved; `dvc repro` resumes from there") == 1
     run.settings["train"]["processes"] = others
     said = run.finish()
     assert "resumed at epoch" in said
