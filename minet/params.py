@@ -1,67 +1,101 @@
-"""params.yaml read strictly: all problems reported together, before anything is touched."""
+"""Strict reading of params.yaml: all problems are reported together, before any stage runs."""
 
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import yaml
 from pydantic import Field, ValidationError
 
 from minet.beton.config import BetonSettings
 from minet.core.errors import InputError
-from minet.core.settings import Settings, choices, merge, parse, setting_problems
+from minet.core.settings import (
+    Seed,
+    Settings,
+    choices,
+    merge,
+    parse,
+    patch_of,
+    setting_problems,
+)
 from minet.cost.config import CostSettings
 from minet.data.config import DataSettings, SampleSettings
 from minet.evaluate.config import EvaluateSettings
 from minet.loader.config import Cache
 from minet.train.config import RANDOM, TrainSettings
 
-DEFAULT_RECIPE = "default"  # the recipe of `train` with what the model changes of it
+DEFAULT_RECIPE = "default"  # `train` with the changes of the model's block, nothing else
+_OLD_DEFAULT_RECIPE = "own"
+TrainPatch = patch_of(TrainSettings)
 
 
 class DataSection(DataSettings):
-    """`data` of params.yaml: what the index reads, and where training keeps what it reads."""
+    """The images: where they are, and where training reads them from."""
 
-    cache: Cache
+    cache: Cache = Field(
+        description="Where training reads images from: memory of the GPU, or of the host without "
+        "one (`resident`), files (`stream`), or memory if half of what is free is enough (`auto`).",
+    )
 
 
 class Params(Settings):
-    """params.yaml, whole; a block of `models` holds arguments, `weights` and its own `train`.
+    """params.yaml as a whole."""
 
-    `recipe` is DEFAULT_RECIPE or the name of a block of `recipes`, which changes `train` for any model.
-    """
-
-    model: str
-    recipe: str
-    seed: Annotated[int, Field(ge=0, lt=2**32)]
-    sample: SampleSettings
-    data: DataSection
-    beton: BetonSettings
-    train: TrainSettings
-    evaluate: EvaluateSettings
-    cost: CostSettings
-    recipes: dict[str, dict[str, Any]]
-    models: dict[str, dict[str, Any]]
+    model: str = Field(
+        description="Name of the model to train.",
+    )
+    recipe: str = Field(
+        description="`default` (`train` with the changes of the model's block), or the name of a "
+        "block of `recipes` to apply over it.",
+    )
+    seed: Seed = Field(
+        description="Seed of initial weights, order of images, augmentation and dropout.",
+    )
+    sample: SampleSettings = Field(
+        description="The synthetic data set.",
+    )
+    data: DataSection = Field(
+        description="The images.",
+    )
+    beton: BetonSettings = Field(
+        description="How images are stored.",
+    )
+    train: TrainSettings = Field(
+        description="The training recipe.",
+    )
+    evaluate: EvaluateSettings = Field(
+        description="Evaluation on the test split.",
+    )
+    cost: CostSettings = Field(
+        description="The cost of the model.",
+    )
+    recipes: dict[str, dict[str, Any]] = Field(
+        description="Named changes of `train`, for any model.",
+    )
+    models: dict[str, dict[str, Any]] = Field(
+        description="For each model its arguments, its initial `weights`, and under `train` its "
+        "changes of `train`.",
+    )
 
     def arguments(self, model: str) -> dict[str, Any]:
-        """Give a model's own arguments, without the weights and the recipe."""
+        """Return a model's arguments, without `weights` and `train`."""
         return own_arguments(self.models[model])
 
     def weights(self, model: str) -> str:
-        """Give what a model starts from: random or imagenet weights, or a file's name."""
+        """Return a model's initial weights: random, imagenet, or the name of a file."""
         return str(self.models[model].get("weights", RANDOM))
 
 
 def own_arguments(block: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the arguments in a block of `models`, without the weights and the recipe."""
+    """Return the arguments in a block of `models`, without `weights` and `train`."""
     return {key: value for key, value in block.items() if key not in ("weights", "train")}
 
 
 class _Yaml12(yaml.SafeLoader):
     """PyYAML with YAML 1.2 numbers: `dvc exp run -S train.lr=0.00001` writes 1e-05.
 
-    A key that stands twice is an error, as YAML has it; PyYAML takes the last one.
+    A duplicate key is an error, as in the YAML specification; PyYAML keeps the last one.
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -69,8 +103,8 @@ class _Yaml12(yaml.SafeLoader):
         for key, _ in node.value:
             name, line = str(key.value), key.start_mark.line + 1
             if name in lines:
-                where = f"{name!r} stands twice, in lines {lines[name]} and {line}"
-                raise yaml.constructor.ConstructorError(problem=where)
+                problem = f"{name!r} is a duplicate key, in lines {lines[name]} and {line}"
+                raise yaml.constructor.ConstructorError(problem=problem)
             lines[name] = line
         return super().construct_mapping(node, deep)
 
@@ -83,7 +117,7 @@ _Yaml12.add_implicit_resolver(
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read params.yaml as plain data; InputError if it is no mapping of sections."""
+    """Return params.yaml as plain data; InputError if it is not a mapping of sections."""
     try:
         raw = yaml.load(path.read_text(encoding="utf-8"), _Yaml12)  # noqa: S506 - a SafeLoader
     except FileNotFoundError as error:
@@ -98,23 +132,26 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def check_params(
     raw: Mapping[str, Any], known_models: Collection[str]
 ) -> tuple[Params | None, list[str]]:
-    """Check all sections; say every problem with its key, its value and what is allowed."""
+    """Check all sections; return each problem with its key, its value and what is allowed."""
+    params, problems, train = None, [], raw.get("train")
     try:
         params = parse(Params, raw)
     except ValidationError as error:
-        params, problems = None, setting_problems(error, Params)
-    else:
-        problems = []
-    problems += _recipe_problems(raw) + _model_problems(raw, known_models)
+        problems = setting_problems(error, Params)
+        if any(detail["loc"][:1] == ("train",) for detail in error.errors()):
+            train = None
+    problems += _recipe_problems(raw, train) + _model_problems(raw, train, known_models)
     if params is not None and not problems:
-        together = _merged_recipe(params, params.model)
-        place = f"train, changed by models.{params.model}.train and recipe {params.recipe}: "
-        problems = [place + problem for problem in _train_problems(together)]
+        changed = f"train, changed by models.{params.model}.train and recipe {params.recipe}:"
+        problems = [
+            f"{changed} {problem}"
+            for problem in _problems(TrainSettings, _merged_recipe(params, params.model))
+        ]
     return params, problems
 
 
 def recipe(params: Params, model: str) -> TrainSettings:
-    """Give a model's recipe: `train`, changed by `models.<model>.train`, then by the recipe."""
+    """Return a model's recipe: `train`, changed by `models.<model>.train`, then by the recipe."""
     return parse(TrainSettings, _merged_recipe(params, model))
 
 
@@ -123,8 +160,10 @@ def _merged_recipe(params: Params, model: str) -> dict[str, Any]:
     return merge(own, params.recipes.get(params.recipe, {}))
 
 
-def _model_problems(raw: Mapping[str, Any], known_models: Collection[str]) -> list[str]:
-    """Problems of `model` and of the recipes under `models`."""
+def _model_problems(
+    raw: Mapping[str, Any], train: Mapping[str, Any] | None, known_models: Collection[str]
+) -> list[str]:
+    """Return problems of `model` and of the changes of `train` under `models`."""
     problems = []
     model, blocks = raw.get("model"), raw.get("models")
     if isinstance(model, str) and model not in known_models:
@@ -140,59 +179,48 @@ def _model_problems(raw: Mapping[str, Any], known_models: Collection[str]) -> li
         problems.append(f"models.{model} is missing; add `{model}: {{}}` under models")
     for name, block in blocks.items():
         if isinstance(block, dict) and "train" in block:
-            problems += change_problems(f"models.{name}.train", raw.get("train"), block["train"])
+            problems += change_problems(f"models.{name}.train", train, block["train"])
     return problems
 
 
-def _recipe_problems(raw: Mapping[str, Any]) -> list[str]:
-    """Problems of `recipe` and of the blocks under `recipes`."""
-    name, recipes, base = raw.get("recipe"), raw.get("recipes"), raw.get("train")
+def _recipe_problems(raw: Mapping[str, Any], train: Mapping[str, Any] | None) -> list[str]:
+    """Return problems of `recipe` and of the blocks under `recipes`."""
+    name, recipes = raw.get("recipe"), raw.get("recipes")
     if not isinstance(recipes, dict):
         return []
     problems = []
     if isinstance(name, str) and name not in (DEFAULT_RECIPE, *recipes):
-        problems.append(
-            f"recipe is {name!r}; {choices(name, [DEFAULT_RECIPE, *map(str, recipes)])}"
-        )
+        allowed = choices(name, [DEFAULT_RECIPE, *map(str, recipes)])
+        if name == _OLD_DEFAULT_RECIPE:
+            allowed = f"{name} was renamed to {DEFAULT_RECIPE}"
+        problems.append(f"recipe is {name!r}; {allowed}")
     if DEFAULT_RECIPE in recipes:
         problems.append(
-            f"recipes.{DEFAULT_RECIPE} is not a recipe: `recipe: {DEFAULT_RECIPE}` stands for none of them"
+            f"recipes.{DEFAULT_RECIPE} is not a recipe: "
+            f"`recipe: {DEFAULT_RECIPE}` applies no block of recipes"
         )
     for key, changes in recipes.items():
-        if isinstance(changes, dict):  # pydantic tells the others
-            problems += change_problems(f"recipes.{key}", base, changes)
+        if isinstance(changes, dict):  # others are reported with the sections
+            problems += change_problems(f"recipes.{key}", train, changes)
     return problems
 
 
-def change_problems(here: str, base: Any, changes: Any) -> list[str]:
-    """Problems that changes of a recipe add to those of `train`."""
+def change_problems(key: str, train: Mapping[str, Any] | None, changes: Any) -> list[str]:
+    """Return problems of changes of `train`, each with its key below `key`.
+
+    Changes are checked as part of the whole, since some ranges depend on other settings; where
+    `train` itself is not valid (None), which is reported by itself, they are checked alone.
+    """
     if not isinstance(changes, dict):
-        return [f"{here} is {changes!r}; must be a mapping of settings of train"]
-    if not isinstance(base, dict):
-        return []
-    before, after = (_train_errors(raw) for raw in (base, merge(base, changes)))
-    already = before.keys() - _keys(changes)  # `train` itself reports these
-    return [f"{here}.{text}" for place, text in after.items() if place not in already]
+        return [f"{key} is {changes!r}; must be a mapping of settings of train"]
+    if train is None:
+        return _problems(TrainPatch, changes, key)
+    return _problems(TrainSettings, merge(train, changes), key)
 
 
-def _train_problems(raw: Mapping[str, Any]) -> list[str]:
-    return list(_train_errors(raw).values())
-
-
-def _keys(changes: Mapping[str, Any]) -> set[tuple[str, ...]]:
-    """Give the places of the settings that changes name."""
-    found: set[tuple[str, ...]] = set()
-    for key, value in changes.items():
-        inner = _keys(value) if isinstance(value, dict) else set()
-        found |= {(str(key), *place) for place in inner} | {(str(key),)}
-    return found
-
-
-def _train_errors(raw: Mapping[str, Any]) -> dict[tuple[str, ...], str]:
-    """Give what is wrong with settings of `train`, by the place of each."""
+def _problems(kind: type[Settings], raw: Mapping[str, Any], *prefix: str) -> list[str]:
     try:
-        parse(TrainSettings, raw)
+        parse(kind, raw)
     except ValidationError as error:
-        places = [tuple(map(str, detail["loc"])) for detail in error.errors()]
-        return dict(zip(places, setting_problems(error, TrainSettings), strict=True))
-    return {}
+        return setting_problems(error, kind, prefix=prefix)
+    return []

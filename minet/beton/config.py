@@ -1,4 +1,4 @@
-"""Settings of the betons."""
+"""Settings of the betons: how images are stored."""
 
 from typing import Annotated, Literal
 
@@ -8,12 +8,20 @@ from minet.core.settings import Pixels, Settings
 
 
 class BetonSettings(Settings):
-    """How an image becomes a record of a beton."""
+    """How an image is resized, cropped and stored in a beton."""
 
-    resize_px: Pixels
-    crop_px: Pixels
-    storage: Literal["raw", "jpg"]
-    jpeg_quality: Annotated[int, Field(ge=1, le=100)]
+    resize_px: Pixels = Field(
+        description="Length of an image's shorter side after resizing, in pixels.",
+    )
+    crop_px: Pixels = Field(
+        description="Side of the stored square center crop, in pixels, at most `resize_px`.",
+    )
+    storage: Literal["raw", "jpg"] = Field(
+        description="Store pixels uncompressed (`raw`) or as JPEG (`jpg`).",
+    )
+    jpeg_quality: Annotated[int, Field(ge=1, le=100)] = Field(
+        description="JPEG quality of storage `jpg`.",
+    )
 
     @field_validator("crop_px")
     @classmethod
@@ -24,6 +32,6 @@ class BetonSettings(Settings):
 
 
 class BetonRunSettings(BetonSettings):
-    """What `beton` reads: `BetonSettings` and where the images are."""
+    """Settings of the stage `beton`."""
 
-    root: str
+    root: str = Field(description="Folder that the paths of the index are relative to.")

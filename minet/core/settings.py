@@ -1,12 +1,12 @@
-"""Settings as validated, frozen types: what all sections share, and how problems are told."""
+"""Settings as validated, frozen types: types that all sections share, and problems as text."""
 
 import difflib
 import json
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args, get_origin
+from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from minet.core.errors import InputError
 from minet.core.files import read_json
@@ -15,12 +15,18 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
-Threads = Annotated[int, Field(ge=0, le=1024)]  # 0: as many as there are cores
+Threads = Annotated[int, Field(ge=0, le=1024)]
 Pixels = Annotated[int, Field(ge=8, le=4096)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class Settings(BaseModel):
-    """A section: no unknown keys, no conversions (a quoted number is not a number), frozen."""
+    """A section: no unknown keys, no conversions (a quoted number is not a number), frozen.
+
+    RENAMED maps the old names of settings to their new ones, for the error about an old name.
+    """
+
+    RENAMED: ClassVar[Mapping[str, str]] = {}
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=()
@@ -31,15 +37,33 @@ SettingsType = TypeVar("SettingsType", bound=BaseModel)
 
 
 def parse(kind: type[SettingsType], raw: Any) -> SettingsType:
-    """Validate plain data as `kind`; pydantic's ValidationError says what is wrong.
+    """Validate plain data as `kind`; pydantic's ValidationError lists what is wrong.
 
-    By way of JSON: lists become tuples, and what JSON does not have (dates) is reported as text.
+    It goes through JSON: lists become tuples, and what JSON lacks (dates) is reported as text.
     """
     return kind.model_validate_json(json.dumps(raw, default=str))
 
 
+def patch_of(kind: type[Settings]) -> type[Settings]:
+    """Return the model of changes to `kind`: each setting optional, in nested sections too.
+
+    Types and ranges are those of `kind`. The validators of its class, which compare settings with
+    one another, are left out: a patch has only some of them.
+    """
+    fields: dict[str, Any] = {}
+    for name, field in kind.model_fields.items():
+        annotation = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, Settings):
+            annotation = patch_of(annotation)
+        # a default is not validated, so an explicit null is still an error
+        fields[name] = (Annotated[annotation, *field.metadata], None)
+    patch = create_model(f"{kind.__name__}Patch", __base__=Settings, **fields)
+    patch.RENAMED = kind.RENAMED
+    return patch
+
+
 def read_settings(path: Path, kind: type[SettingsType]) -> SettingsType:
-    """Read a consumer's settings, as the resolve stage wrote them."""
+    """Read the settings that the resolve stage wrote for a stage; InputError lists problems."""
     try:
         return parse(kind, read_json(path))
     except ValidationError as error:
@@ -49,44 +73,67 @@ def read_settings(path: Path, kind: type[SettingsType]) -> SettingsType:
 def setting_problems(
     error: ValidationError, kind: type[BaseModel], *, prefix: tuple[str, ...] = ()
 ) -> list[str]:
-    """Say each problem as "key is value; what is allowed", keys dotted as `-S` takes them."""
-    return [_describe(detail, kind, prefix) for detail in error.errors()]
+    """Return each problem as "key is value; what is allowed", keys dotted as `-S` takes them.
+
+    An old key is reported as renamed; that its new key is missing is then not reported too.
+    """
+    details = error.errors()
+    renamed = [new for detail in details if (new := _new_location(detail, kind)) is not None]
+    return [
+        _describe(detail, kind, prefix)
+        for detail in details
+        if not (detail["type"] == "missing" and detail["loc"] in renamed)
+    ]
 
 
 def _describe(detail: Mapping[str, Any], kind: type[BaseModel], prefix: tuple[str, ...]) -> str:
-    place = [str(part) for part in detail["loc"]]
-    key = ".".join((*prefix, *place))
+    location = [str(part) for part in detail["loc"]]
+    key = ".".join((*prefix, *location))
     if detail["type"] == "missing":
         return f"{key} is missing"
     if detail["type"] == "extra_forbidden":
-        allowed = _fields_at(kind, place[:-1])
-        return f"{key} is not a setting; {choices(place[-1], allowed)}"
+        new = _new_location(detail, kind)
+        if new is not None:
+            return f"{key} was renamed to {'.'.join((*prefix, *map(str, new)))}"
+        section = _section_at(kind, location[:-1])
+        allowed = [] if section is None else section.model_fields
+        return f"{key} is not a setting; {choices(location[-1], allowed)}"
     text = str(detail["msg"]).removeprefix("Value error, ")
     return f"{key} is {detail['input']!r}; {text[0].lower()}{text[1:]}"
 
 
+def _new_location(detail: Mapping[str, Any], kind: type[BaseModel]) -> tuple[Any, ...] | None:
+    """Return where the setting of an old key is now; None if the problem is another one."""
+    if detail["type"] != "extra_forbidden":
+        return None
+    *place, key = detail["loc"]
+    section = _section_at(kind, [str(part) for part in place])
+    if section is None or not issubclass(section, Settings) or key not in section.RENAMED:
+        return None
+    return (*place, section.RENAMED[key])
+
+
 def choices(wrong: str, allowed: Collection[str]) -> str:
-    """Say what is allowed, the nearest first: "did you mean rrdb? allowed: cnn3, rrdb"."""
+    """List the allowed names, with the nearest: "did you mean rrdb? allowed: cnn3, rrdb"."""
     near = difflib.get_close_matches(wrong, allowed, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     return f"{hint}allowed: {', '.join(sorted(allowed)) or 'none'}"
 
 
-def _fields_at(kind: type[BaseModel], place: list[str]) -> list[str]:
-    """Names of the settings in the section at `place`; sections may stand under names of a user."""
+def _section_at(kind: type[BaseModel], location: list[str]) -> type[BaseModel] | None:
+    """Return the class of the section at a location; names chosen by a user are keys of dicts."""
     found: Any = kind
-    for part in place:
+    for part in location:
         if get_origin(found) is dict:
             found = get_args(found)[1]
         elif isinstance(found, type) and issubclass(found, BaseModel):
             field = found.model_fields.get(part)
             found = None if field is None else field.annotation
-    whole = isinstance(found, type) and issubclass(found, BaseModel)
-    return list(found.model_fields) if whole else []
+    return found if isinstance(found, type) and issubclass(found, BaseModel) else None
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Put changes over a mapping, section by section."""
+    """Return a mapping with changes over it, section by section."""
     merged = dict(base)
     for key, value in changes.items():
         old = merged.get(key)
@@ -96,7 +143,7 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Give the settings of a mapping of sections with their keys as `-S` takes them."""
+    """Yield the settings of nested sections with dotted keys, as `-S` takes them."""
     for key, value in nested.items():
         if isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{key}.")

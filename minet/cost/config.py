@@ -1,4 +1,4 @@
-"""Settings of the count of costs."""
+"""Settings of the cost of a model."""
 
 from typing import Annotated, Any
 
@@ -8,15 +8,17 @@ from minet.core.settings import Pixels, Settings
 
 
 class CostSettings(Settings):
-    """The side of the one image whose forward pass is counted."""
+    """The input whose forward pass is counted: one image."""
 
-    input_px: Pixels
+    input_px: Pixels = Field(description="Side of the image, in pixels.")
 
 
 class CostRunSettings(CostSettings):
-    """What `cost` reads: `CostSettings` and one model with its builder and arguments."""
+    """Settings of the stage `cost`: one model and its input."""
 
-    model: str
-    builder: str
-    arguments: dict[str, Any]
-    channels: Annotated[int, Field(ge=1, le=3)]
+    model: str = Field(description="Name of the model.")
+    builder: str = Field(description='Builder of the model, as "module:function".')
+    arguments: dict[str, Any] = Field(description="Arguments of the builder.")
+    channels: Annotated[int, Field(ge=1, le=3)] = Field(
+        description="Number of input channels.",
+    )

@@ -1,48 +1,70 @@
-"""Settings of the data: the sample, the images and lists, the betons."""
+"""Settings of the data: the synthetic sample, and where images and lists are."""
 
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
-from minet.core.settings import AtLeastOne, Settings
+from minet.core.settings import AtLeastOne, Seed, Settings
 
 SPLITS = ("train", "val", "test")
 
 
-def _below_root(place: str) -> str:
-    path = PurePosixPath(place)
-    if path.is_absolute() or ".." in path.parts:
+def _check_below_root(path: str) -> str:
+    parts = PurePosixPath(path)
+    if parts.is_absolute() or ".." in parts.parts:
         raise ValueError("must be a path below data.root")
-    return place
+    return path
 
 
-Below = Annotated[str, Field(min_length=1), AfterValidator(_below_root)]
+PathBelowRoot = Annotated[str, Field(min_length=1), AfterValidator(_check_below_root)]
 
 
 class SampleSettings(Settings):
-    """The synthetic data set; counts are images per split."""
+    """The synthetic data set, generated when `data.root` is `data/sample`."""
 
-    classes: Annotated[int, Field(ge=2, le=10)]
-    train: AtLeastOne
-    val: AtLeastOne
-    test: AtLeastOne
-    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    classes: Annotated[int, Field(ge=2, le=10)] = Field(
+        description="Number of classes.",
+    )
+    train: AtLeastOne = Field(
+        description="Number of training images, at least one per class.",
+    )
+    val: AtLeastOne = Field(
+        description="Number of validation images, at least one per class.",
+    )
+    test: AtLeastOne = Field(
+        description="Number of test images, at least one per class.",
+    )
+    seed: Seed = Field(
+        description="Seed of the images.",
+    )
 
     @field_validator(*SPLITS)
     @classmethod
-    def _holds_each_class(cls, count: int, info: ValidationInfo) -> int:
+    def _has_each_class(cls, count: int, info: ValidationInfo) -> int:
         if count < info.data.get("classes", 0):
-            raise ValueError(f"must be at least one image a class, {info.data['classes']}")
+            raise ValueError(f"must be at least one image per class, {info.data['classes']}")
         return count
 
 
 class DataSettings(Settings):
-    """Where images and lists are; `train`, `val`, `test` are paths below `root`."""
+    """Where images and their labels are."""
 
-    root: Annotated[str, Field(min_length=1)]
-    layout: Literal["lists", "csv", "folders"]
-    train: Below
-    val: Below
-    test: Below
-    on_bad_image: Literal["error", "skip"]
+    root: Annotated[str, Field(min_length=1)] = Field(
+        description="Folder of the images.",
+    )
+    layout: Literal["lists", "csv", "folders"] = Field(
+        description="Where labels come from: list files, CSV files, or one folder per class.",
+    )
+    train: PathBelowRoot = Field(
+        description="List file, CSV file or folder of the training split, relative to `data.root`.",
+    )
+    val: PathBelowRoot = Field(
+        description="The same of the validation split.",
+    )
+    test: PathBelowRoot = Field(
+        description="The same of the test split.",
+    )
+    on_bad_image: Literal["error", "skip"] = Field(
+        description="Stop at missing, unreadable or duplicate images (`error`), or skip them.",
+    )

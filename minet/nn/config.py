@@ -1,10 +1,16 @@
 """Settings of the weights that training starts from."""
 
+from pydantic import Field
+
 from minet.core.settings import Settings
 
 
 class WeightsSettings(Settings):
-    """What `weights` reads: a file of data/weights, or None for random ones, and its address."""
+    """Settings of the stage `weights`."""
 
-    file: str | None
-    url: str | None
+    file: str | None = Field(
+        description="File in data/weights; null for random weights.",
+    )
+    url: str | None = Field(
+        description="Address to download the file from; null if the user provides it.",
+    )

@@ -1,4 +1,4 @@
-"""Settings of the zoo: rows of published experiments, their data, what a run of all may cost."""
+"""Settings of the zoo: rows of published experiments, their data, and budgets of a run of all."""
 
 import re
 from typing import Annotated, Any
@@ -7,70 +7,79 @@ from pydantic import AfterValidator, Field, field_validator
 
 from minet.augment.channels import ChannelSet
 from minet.beton.config import BetonSettings
-from minet.core.settings import AtLeastOne, Fraction, Settings
+from minet.core.settings import AtLeastOne, Fraction, Seed, Settings
 from minet.cost.config import CostRunSettings
 from minet.data.config import DataSettings, SampleSettings
 from minet.evaluate.config import EvaluateSettings
 from minet.train.config import RunSettings, TrainSettings
 
 
-def _is_a_word(name: str) -> str:
-    # it stands in names of files and of DVC's stages
+def _check_name(name: str) -> str:
+    # part of names of files and of DVC's stages
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise ValueError("must be of small letters, digits and underscores, a letter first")
     return name
 
 
-Name = Annotated[str, AfterValidator(_is_a_word)]
+Name = Annotated[str, AfterValidator(_check_name)]
 
 
 class Published(Settings):
-    """What a report prints of an experiment, and where; None is what it does not print.
+    """The metrics that a report prints of an experiment; null where it prints none."""
 
-    `cost` is as printed, by the report's own column names.
-    """
-
-    source: str = ""
-    accuracy: Fraction | None = None  # of the test split
-    max_accuracy: Fraction | None = None  # the best epoch's, by the test split
-    val_accuracy: Fraction | None = None
-    train_accuracy: Fraction | None = None
-    kaggle: Fraction | None = None
-    loss: float | None = None
-    val_loss: float | None = None
-    train_loss: float | None = None
-    precision: Fraction | None = None
-    recall: Fraction | None = None
-    f1: Fraction | None = None
-    epoch_s: float | None = None
-    channels: dict[ChannelSet, Fraction] = Field(default_factory=dict)
-    cost: dict[str, str] = Field(default_factory=dict)
+    source: str = Field("", description="Where the report prints them.")
+    accuracy: Fraction | None = Field(None, description="Test accuracy.")
+    max_accuracy: Fraction | None = Field(
+        None, description="Test accuracy of the epoch with the best one."
+    )
+    val_accuracy: Fraction | None = Field(None, description="Validation accuracy.")
+    train_accuracy: Fraction | None = Field(None, description="Training accuracy.")
+    kaggle: Fraction | None = Field(None, description="Score of the Kaggle competition.")
+    loss: float | None = Field(None, description="Test loss.")
+    val_loss: float | None = Field(None, description="Validation loss.")
+    train_loss: float | None = Field(None, description="Training loss.")
+    precision: Fraction | None = Field(None, description="Test precision.")
+    recall: Fraction | None = Field(None, description="Test recall.")
+    f1: Fraction | None = Field(None, description="Test F1 score.")
+    epoch_s: float | None = Field(None, description="Seconds per epoch.")
+    channels: dict[ChannelSet, Fraction] = Field(
+        {}, description="Test accuracy by set of input channels."
+    )
+    cost: dict[str, str] = Field(
+        {}, description="Costs as printed, by the report's own column names."
+    )
 
 
 class Row(Settings):
-    """One experiment; it states what differs from the root's params.yaml.
+    """One experiment: what differs from the root's params.yaml."""
 
-    `data` is the folder of its index and betons, `initial` a key of the zoo's; `recipe` a key of
-    the zoo's recipes, which `train` changes, and `budgets` by the name of a budget. `baseline` is
-    the row that it is held against; `rule` the share of its accuracy that is asked for.
-    `channels_line` joins rows that stand for one line of the table of channel sets.
-    """
-
-    report: str
-    title: str
-    model: str
-    data: str
-    initial: str
-    recipe: str
-    arguments: dict[str, Any] = Field(default_factory=dict)
-    train: dict[str, Any] = Field(default_factory=dict)
-    evaluate: dict[str, Any] = Field(default_factory=dict)
-    budgets: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    baseline: str | None = None
-    rule: Fraction | None = None
-    channels_line: str | None = None
-    published: Published = Published()
-    note: str = ""
+    report: str = Field(description="Number of the report, or `ours`.")
+    title: str = Field(description="Title of the experiment.")
+    model: str = Field(description="Name of the model.")
+    data: str = Field(
+        description="Folder of its index and betons: `data`, or `data/zoo/<key of variants>`.",
+    )
+    initial: str = Field(description="Initial weights, a key of `initials`.")
+    recipe: str = Field(description="Recipe, a key of the zoo's `recipes`.")
+    arguments: dict[str, Any] = Field({}, description="Changes of the model's arguments.")
+    train: dict[str, Any] = Field({}, description="Changes of the recipe.")
+    evaluate: dict[str, Any] = Field({}, description="Changes of `evaluate`.")
+    budgets: dict[str, dict[str, Any]] = Field(
+        {}, description="Changes of the recipe by the name of a budget, over those of the budget."
+    )
+    baseline: str | None = Field(
+        None, description="The row that it is compared with; null is none."
+    )
+    rule: Fraction | None = Field(
+        None, description="Fraction of the baseline's accuracy to reach; null is none."
+    )
+    channels_line: str | None = Field(
+        None, description="Name of the line that rows share in the table of channel sets."
+    )
+    published: Published = Field(
+        Published(), description="The metrics that the report prints of it."
+    )
+    note: str = Field("", description="What a reader should know about it.")
 
     @field_validator("note")
     @classmethod
@@ -79,31 +88,44 @@ class Row(Settings):
 
 
 class Variant(Settings):
-    """Data of its own: another set of images, other labels, another size."""
+    """A data set of the zoo: other images, labels or sizes than the root's."""
 
-    sample: SampleSettings
-    data: DataSettings
-    beton: dict[str, Any] = Field(default_factory=dict)
+    sample: SampleSettings = Field(description="The synthetic data set.")
+    data: DataSettings = Field(description="The images.")
+    beton: dict[str, Any] = Field({}, description="Changes of `beton`.")
 
 
 class Budget(Settings):
-    """Changes of every row's recipe; without `pretrained`, all weights start at random."""
+    """How much a run of the zoo may cost."""
 
-    pretrained: bool
-    train: dict[str, Any] = Field(default_factory=dict)
+    pretrained: bool = Field(
+        description="Use pretrained initial weights; `false` starts every row from random ones.",
+    )
+    train: dict[str, Any] = Field({}, description="Changes of every row's recipe.")
 
 
 class Zoo(Settings):
-    """zoo/params.yaml, whole."""
+    """zoo/params.yaml as a whole."""
 
-    budget: str
-    threads: AtLeastOne
-    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)]
-    budgets: dict[Name, Budget]
-    variants: dict[Name, Variant]
-    initials: dict[Name, str | None]
-    recipes: dict[Name, dict[str, Any]]
-    rows: Annotated[dict[Name, Row], Field(min_length=1)]
+    budget: str = Field(description="The budget, a key of `budgets`.")
+    threads: AtLeastOne = Field(
+        description="CPU threads of each row; another number rounds sums differently.",
+    )
+    seeds: Annotated[list[Seed], Field(min_length=1)] = Field(
+        description="Seeds that each row is trained with, all distinct.",
+    )
+    budgets: dict[Name, Budget] = Field(description="Budgets by name.")
+    variants: dict[Name, Variant] = Field(description="Data sets other than the root's.")
+    initials: dict[Name, str | None] = Field(
+        description="Initial weights by name: a model whose ImageNet weights are used, or null "
+        "for random ones.",
+    )
+    recipes: dict[Name, dict[str, Any]] = Field(
+        description="Changes of the root's `train` that rows share.",
+    )
+    rows: Annotated[dict[Name, Row], Field(min_length=1)] = Field(
+        description="The experiments.",
+    )
 
     @field_validator("seeds")
     @classmethod
@@ -114,26 +136,26 @@ class Zoo(Settings):
 
 
 class VariantSettings(Settings):
-    """What the stages of a variant read."""
+    """Settings of the stages of a variant."""
 
-    sample: SampleSettings
-    data: DataSettings
-    beton: BetonSettings
+    sample: SampleSettings = Field(description="The synthetic data set.")
+    data: DataSettings = Field(description="The images.")
+    beton: BetonSettings = Field(description="How images are stored.")
 
 
 class RowSettings(Settings):
-    """What a row's stages read; `train` is of the first seed, `published` without the budget."""
+    """Settings of a row's stages."""
 
-    row: Row
-    seeds: list[int]
-    published: TrainSettings
-    train: RunSettings
-    evaluate: EvaluateSettings
-    cost: CostRunSettings
+    row: Row = Field(description="The row as zoo/params.yaml has it.")
+    seeds: list[int] = Field(description="Seeds that the row is trained with.")
+    published: TrainSettings = Field(description="The recipe as published, without the budget.")
+    train: RunSettings = Field(description="Settings of training with the first seed.")
+    evaluate: EvaluateSettings = Field(description="Settings of evaluation.")
+    cost: CostRunSettings = Field(description="Settings of the cost, as published.")
 
 
 class ZooSettings(Settings):
-    """What holding rows against one another reads of all of them: their order."""
+    """Settings of the comparison of rows."""
 
-    budget: str
-    rows: list[str]
+    budget: str = Field(description="Name of the budget.")
+    rows: list[str] = Field(description="Names of the rows, in the order of zoo/params.yaml.")

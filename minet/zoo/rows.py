@@ -158,11 +158,16 @@ def _change_problems(zoo: Zoo, params: Params) -> Iterator[str]:
         yield from _problems(BetonSettings, beton, f"variants.{name}.beton")
     for name, row in zoo.rows.items():
         recipe = merge(base, zoo.recipes[row.recipe])
-        found = change_problems(f"rows.{name}.train", recipe, row.train)
-        yield from found
-        if not found:
-            whole = _within_budget(merge(recipe, row.train), row, zoo)
-            yield from _problems(TrainSettings, whole, f"rows.{name} within {zoo.budget}")
+        problems = change_problems(f"rows.{name}.train", recipe, row.train)
+        if not problems:
+            recipe = merge(recipe, row.train)
+            for key, changes in row.budgets.items():
+                cheaper = merge(recipe, zoo.budgets[key].train)
+                problems += change_problems(f"rows.{name}.budgets.{key}", cheaper, changes)
+        if not problems:
+            whole = _within_budget(recipe, row, zoo)
+            problems = _problems(TrainSettings, whole, f"rows.{name} within {zoo.budget}")
+        yield from problems
         evaluate = _evaluation(row, zoo, params)
         yield from _problems(EvaluateSettings, evaluate, f"rows.{name}.evaluate")
 

@@ -169,6 +169,6 @@ def test_an_image_does_not_depend_on_how_many_others_there_are() -> None:
 def test_settings_that_cannot_be_leave_no_folder(root: Path, tmp_path: Path) -> None:
     done = run_stage(root, tmp_path / "data", workers=1, val=3)
     assert done.returncode == 1
-    assert "val is 3; must be at least one image a class, 4" in done.stderr
+    assert "val is 3; must be at least one image per class, 4" in done.stderr
     assert "Traceback" not in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["data.settings.json"]
