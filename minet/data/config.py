@@ -21,7 +21,7 @@ PathBelowRoot = Annotated[str, Field(min_length=1), AfterValidator(_check_below_
 
 
 class SampleSettings(Settings):
-    """The synthetic data set, generated when `data.root` is `data/sample`."""
+    """The synthetic data set in `data/sample`."""
 
     classes: Annotated[int, Field(ge=2, le=10)] = Field(
         description="Number of classes.",
@@ -60,10 +60,10 @@ class DataSettings(Settings):
         description="List file, CSV file or folder of the training split, relative to `data.root`.",
     )
     val: PathBelowRoot = Field(
-        description="The same of the validation split.",
+        description="The same for the validation split, relative to `data.root`.",
     )
     test: PathBelowRoot = Field(
-        description="The same of the test split.",
+        description="The same for the test split, relative to `data.root`.",
     )
     on_bad_image: Literal["error", "skip"] = Field(
         description="Stop at missing, unreadable or duplicate images (`error`), or skip them.",
