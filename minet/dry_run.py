@@ -1,6 +1,6 @@
-"""Checks of a run before it touches any output: models run on torch's meta device, without memory.
+"""Checks of a run before any output changes: models run on torch's meta device, without memory.
 
-Each function returns problems as text, empty where there are none.
+Each function returns or yields problems as text.
 """
 
 import os
@@ -31,46 +31,49 @@ from minet.train.schedule import image_size_at
 
 
 def block_problems(blocks: Any) -> Iterator[str]:
-    """Check the arguments and `weights` of every model in the registry under `models`.
+    """Check the arguments and `weights` of each model under `models`.
 
-    Blocks of other names are left to `minet.params`.
+    `minet.params` reports blocks that are not of a model.
     """
-    known = blocks if isinstance(blocks, dict) else {}
+    if not isinstance(blocks, dict):
+        return
+    known = {
+        name: block for name, block in blocks.items() if name in MODELS and isinstance(block, dict)
+    }
     for name, block in known.items():
-        if name in MODELS and isinstance(block, dict):
-            yield from argument_problems(name, own_arguments(block))
+        yield from argument_problems(name, own_arguments(block))
     for name, block in known.items():
-        if name in MODELS and isinstance(block, dict) and "weights" in block:
+        if "weights" in block:
             yield from _weights_value_problems(name, block["weights"])
 
 
 def data_problems(raw: Mapping[str, Any], sample: Path) -> Iterator[str]:
-    """Look for the images and lists, which DVC would miss only after deleting the index.
+    """Check that images and lists exist, which DVC would notice only after deleting the index.
 
-    The sample is made when it is needed. A queued experiment runs in a folder of its own, to which
-    DVC brings only what it tracks: there the original tree counts.
+    The sample is generated when needed. A queued experiment runs in a folder that has only what DVC
+    tracks, so files of the original tree (DVC_ROOT) count as well.
     """
     try:
         data = parse(DataSection, raw.get("data"))
     except ValidationError:
-        return  # reported with the other sections
+        return  # `minet.params` reports it
     trees = (Path(), Path(os.environ.get("DVC_ROOT", ".")))
     roots = [tree / data.root for tree in trees if (tree / data.root).is_dir()]
     if not roots and not Path(f"{data.root}.dvc").exists() and Path(data.root) != sample:
         yield f"data.root is {data.root!r}; no such folder"
-    fits, kind = (Path.is_dir, "folder") if data.layout == "folders" else (Path.is_file, "file")
+    exists, kind = (Path.is_dir, "folder") if data.layout == "folders" else (Path.is_file, "file")
     for split in SPLITS if roots else ():
-        place = str(getattr(data, split))
-        if not any(fits(root / place) for root in roots):
-            yield f"data.{split} is {place!r}; no such {kind} in {data.root} (layout {data.layout})"
+        path = str(getattr(data, split))
+        if not any(exists(root / path) for root in roots):
+            yield f"data.{split} is {path!r}; no such {kind} in {data.root} (layout {data.layout})"
 
 
 def run_problems(run: RunSettings, evaluate: EvaluateSettings, cost: CostRunSettings) -> list[str]:
-    """Run a model on batches as its recipe, its evaluation and the count of its cost give them."""
+    """Run a model on batches (N, C, S, S) of training, evaluation and cost."""
     recipe, model, arguments = run.train, run.model, run.arguments
     channels = len(input_channels(recipe.channels, recipe.channel_mode))
-    sides = sorted({image_size_at(recipe, epoch) for epoch in range(recipe.epochs)})
-    shapes = [(min(2, recipe.batch_size), channels, image_size, image_size) for image_size in sides]
+    sizes = sorted({image_size_at(recipe, epoch) for epoch in range(recipe.epochs)})
+    shapes = [(min(2, recipe.batch_size), channels, size, size) for size in sizes]
     if (cost.channels, cost.input_px) not in {shape[1:3] for shape in shapes}:
         shapes.append((1, cost.channels, cost.input_px, cost.input_px))
     problems = [text for shape in shapes for text in input_problems(model, arguments, shape=shape)]
@@ -80,23 +83,24 @@ def run_problems(run: RunSettings, evaluate: EvaluateSettings, cost: CostRunSett
 def weights_file_problems(
     settings: WeightsSettings, model: str, arguments: dict[str, Any], folder: Path
 ) -> list[str]:
-    """Compare a user's weight file with the model that starts from it, for any number of classes.
+    """Check that a user's weight file fits the model, whatever the number of classes.
 
-    A file that DVC tracks may not have been checked out yet; then training looks.
+    A file that DVC tracks may not be checked out yet; then training checks it.
     """
     if settings.file is None or settings.url is not None:
         return []
     what = f"models.{model}.weights is {settings.file!r}"
     path = folder / settings.file
     if not path.exists():
-        there = ", ".join(sorted(f.name for f in folder.glob("*") if f.suffix in SUFFIXES))
+        files = ", ".join(sorted(f.name for f in folder.glob("*") if f.suffix in SUFFIXES))
         tracked = path.with_name(f"{path.name}.dvc").exists()
-        return [] if tracked else [f"{what}; no such file in {folder}; there: {there or 'none'}"]
+        return [] if tracked else [f"{what}; no such file in {folder}; found: {files or 'none'}"]
     with torch.device("meta"):
         narrow, wide = (build(model, num_classes=classes, **arguments) for classes in (2, 3))
     weights = read_weights(path)
-    found = weight_problems(narrow, weights, head=head_names(narrow, wide), reinitialized=())
-    return [f"{what}; {problem}" for problem in found]
+    head = head_names(narrow, wide)
+    problems = weight_problems(narrow, weights, head=head, reinitialized=())
+    return [f"{what}; {problem}" for problem in problems]
 
 
 def _weights_value_problems(name: str, value: Any) -> Iterator[str]:
@@ -111,29 +115,27 @@ def _is_file_name(value: str) -> bool:
 
 
 def _scoring_problems(run: RunSettings, evaluate: EvaluateSettings) -> list[str]:
-    """Run a model on the channel sets that it will be scored on."""
+    """Run a model on each number of channels that it will be scored on."""
     recipe = run.train
     sets = tested_sets(recipe.channels, recipe.channel_mode, evaluate.missing_channels)
-    planes = {
-        len(input_channels(channels, channel_mode)) for channels, channel_mode in sets.items()
-    }
+    counts = {len(input_channels(channels, mode)) for channels, mode in sets.items()}
     shuffles = {
         "train.compat.shuffle_validation": recipe.compat.shuffle_validation,
         "evaluate.channel_shuffle": evaluate.channel_shuffle,
     }
-    if any(shuffles.values()) and planes != {3}:
+    if any(shuffles.values()) and counts != {3}:
         return [
-            f"{name} is {value}; must be 0 where planes are left out"
+            f"{name} is {value}; must be 0 where channels are dropped"
             for name, value in shuffles.items()
             if value
         ]
     if evaluate.missing_channels == "zero" or len(sets) == 1:
         return []
-    image_size = recipe.input_px
+    shapes = [
+        (1, count, recipe.input_px, recipe.input_px) for count in sorted(counts, reverse=True)
+    ]
     return [
         f"evaluate.missing_channels is {evaluate.missing_channels!r}; {problem}"
-        for count in sorted(planes, reverse=True)
-        for problem in input_problems(
-            run.model, run.arguments, shape=(1, count, image_size, image_size)
-        )
+        for shape in shapes
+        for problem in input_problems(run.model, run.arguments, shape=shape)
     ]

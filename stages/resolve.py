@@ -1,4 +1,4 @@
-"""Check params.yaml and write what each stage reads of it, before any output is touched."""
+"""Check params.yaml and write the settings of each stage, before any output changes."""
 
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -21,7 +21,7 @@ from minet.train.config import IMAGENET, RANDOM, RunSettings
 
 @dataclass(frozen=True)
 class StageSettings:
-    """What each stage reads, a JSON each: only that, so that nothing else can rerun it."""
+    """The settings of each stage, one JSON each: only what it reads, so nothing else reruns it."""
 
     sample: SampleSettings
     index: DataSettings
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def stage_settings(params: Params) -> StageSettings:
-    """Return each stage's settings of valid params."""
+    """Return the settings of each stage."""
     model, own = params.model, recipe(params, params.model)
     chosen: dict[str, Any] = {
         "model": model,
@@ -83,7 +83,7 @@ def stage_settings(params: Params) -> StageSettings:
 
 
 def _weights(params: Params) -> WeightsSettings:
-    """Say which file holds the chosen model's weights, and where it can be had."""
+    """Return which file has the chosen model's weights, and where to download it."""
     value, url = params.weights(params.model), pretrained_url(params.model)
     if value == RANDOM:
         return WeightsSettings(file=None, url=None)

@@ -221,7 +221,7 @@ def test_training_starts_from_weights_of_ones_own(project: Project) -> None:
     assert "models.cnn3.weights is 'mine.safetensors'; 0.0.weight is (64, 3, 7, 7) in th" in output
     change = "-S model=cnn3 -S models.cnn3.weights=none.pt"
     output = project.run(f"dvc exp run {change}", code=255)
-    assert "no such file in data/weights; there: mine.safetensors" in output
+    assert "no such file in data/weights; found: mine.safetensors" in output
     output = project.run("dvc exp run -S model=cnn3 -S models.cnn3.weights=imagenet", code=255)
     assert "models.cnn3.weights is 'imagenet'; allowed: random or a file in data/w" in output
     assert digest(weights) == before

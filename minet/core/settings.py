@@ -55,8 +55,8 @@ def patch_of(kind: type[Settings]) -> type[Settings]:
         annotation = field.annotation
         if isinstance(annotation, type) and issubclass(annotation, Settings):
             annotation = patch_of(annotation)
-        # a default is not validated, so an explicit null is still an error
-        fields[name] = (Annotated[annotation, *field.metadata], None)
+        optional = Field(None, description=field.description)  # not validated: null is an error
+        fields[name] = (Annotated[annotation, *field.metadata, optional], None)
     patch = create_model(f"{kind.__name__}Patch", __base__=Settings, **fields)
     patch.RENAMED = kind.RENAMED
     return patch

@@ -152,7 +152,7 @@ def test_a_model_of_fewer_planes_is_costed_with_them(raw, params) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"channel_shuffle": 0.5}, "evaluate.channel_shuffle is 0.5; must be 0 where planes"),
+        ({"channel_shuffle": 0.5}, "evaluate.channel_shuffle is 0.5; must be 0 where channels"),
         (
             {"missing_channels": "slice"},
             "evaluate.missing_channels is 'slice'; models.cool: does not take batches of",
