@@ -19,6 +19,7 @@ from PIL import Image
 from minet.beton.config import BetonRunSettings
 from minet.beton.writer import write_beton
 from minet.core.files import digest, write_csv, write_json
+from minet.core.settings import parse
 from minet.params import Params
 from stages.resolve import stage_settings
 from tests.helpers.tree import ROOT
@@ -64,7 +65,7 @@ def run_settings(
     sections = {name: raw["train"][name] | changes.pop(name, {}) for name in ("augment", "compat")}
     tiny = {"epochs": 3, "batch_size": 12, "input_px": 32, "warmup_epochs": 0.5}
     raw["train"] |= tiny | changes | sections
-    settings = stage_settings(Params.model_validate_json(json.dumps(raw))).train
+    settings = stage_settings(parse(Params, raw)).train
     return settings.model_dump(mode="json")
 
 

@@ -1,6 +1,5 @@
 """The loop: learns, keeps the best epoch, resumes at any step with the same bytes, stops on nan."""
 
-import json
 import signal
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -19,6 +18,7 @@ from minet.augment.plan import plan_epoch
 from minet.augment.transforms import AugmentParams, InputSpec, to_input
 from minet.core.arrays import IndexArray
 from minet.core.errors import InputError, InterruptedRun
+from minet.core.settings import parse
 from minet.loader.batch import Batch
 from minet.loader.sharding import BatchSharder
 from minet.nn.checkpoint import load_model, save_model
@@ -41,7 +41,7 @@ def settings(raw_params: dict[str, Any], **changes: Any) -> RunSettings:
     train["augment"] |= {"rotation_degrees": 10.0, "channel_shuffle": 0.5}
     raw = {"model": "cnn3", "builder": "minet.models.cnn3:cnn3", "arguments": {}, "seed": 3}
     raw |= {"weights": "random", "reinitialized": [], "cache": "auto"}
-    return RunSettings.model_validate_json(json.dumps(raw | {"train": train | changes}))
+    return parse(RunSettings, raw | {"train": train | changes})
 
 
 def model() -> nn.Module:

@@ -1,6 +1,5 @@
 """Running out of memory: for real, told with what was tried and something smaller to try."""
 
-import json
 import os
 import re
 import subprocess
@@ -16,6 +15,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from minet.core.errors import InputError
+from minet.core.settings import parse
 from minet.train.config import TrainSettings
 from minet.train.oom import oom_as_input_error
 from tests.helpers.tree import ROOT
@@ -26,7 +26,7 @@ ALLOCATOR = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: 
 
 
 def _recipe(**changes: Any) -> TrainSettings:
-    return TrainSettings.model_validate_json(json.dumps(RAW | changes))
+    return parse(TrainSettings, RAW | changes)
 
 
 def _told(error: Exception, ranks: int = 1, **changes: Any) -> str:
