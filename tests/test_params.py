@@ -1,18 +1,22 @@
-"""Settings: every mistake is named with key, value and what is allowed, all at once."""
+"""Settings: each problem is reported with its key, value and what is allowed, all together."""
 
 import subprocess
 import sys
 from collections.abc import Collection
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from dvc.exceptions import InvalidArgumentError
+from dvc.utils.hydra import apply_overrides
 
 from minet.augment.config import mixes, scored_augment
 from minet.core.errors import InputError
 from minet.core.settings import read_settings
 from minet.cost.config import CostRunSettings
+from minet.evaluate.config import EvaluateSettings
 from minet.models.registry import MODELS
 from minet.params import DEFAULT_RECIPE, Params, check_params, read_yaml, recipe
 from minet.train.config import RunSettings, TrainSettings, extra_settings
@@ -20,7 +24,7 @@ from stages.resolve import stage_settings
 
 
 def put(raw: dict[str, Any], key: str, value: object) -> dict[str, Any]:
-    """Change plain data at a dotted key; give the section that holds it."""
+    """Set plain data at a dotted key; return the section that has it."""
     *sections, last = key.split(".")
     section = raw
     for name in sections:
@@ -30,7 +34,7 @@ def put(raw: dict[str, Any], key: str, value: object) -> dict[str, Any]:
 
 
 def change(raw: dict[str, Any], changes: dict[str, Any]) -> None:
-    """Change plain data, keys dotted; a value of None removes the key."""
+    """Set plain data by dotted keys; a value of None removes the key."""
     for key, value in changes.items():
         section = put(raw, key, value)
         if value is None:
@@ -39,7 +43,7 @@ def change(raw: dict[str, Any], changes: dict[str, Any]) -> None:
 
 @pytest.fixture
 def write(tmp_path: Path, raw_params: dict[str, Any]):
-    """Write params.yaml with changes, keys dotted; a value of None removes the key."""
+    """Return a function that writes params.yaml with changes as of `change`."""
 
     def with_changes(changes: dict[str, Any]) -> Path:
         change(raw_params, changes)
@@ -50,13 +54,30 @@ def write(tmp_path: Path, raw_params: dict[str, Any]):
     return with_changes
 
 
+@pytest.fixture
+def resolve(write, tmp_path: Path, root: Path):
+    """Return a function that runs the stage on changed params; it writes to `out` or nothing."""
+
+    def run(changes: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+        path = write(changes)
+        command = [sys.executable, "-m", "stages.resolve", "--params", str(path)]
+        command += ["--sample", "data/sample", "--weights", "data/weights"]
+        command += ["--out", str(tmp_path / "out")]
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+        assert "Traceback" not in done.stderr
+        assert (tmp_path / "out").exists() == (done.returncode == 0)
+        return done
+
+    return run
+
+
 def problems_of(path: Path) -> list[str]:
-    """Check a params file."""
+    """Return the problems of a params file."""
     return check_params(read_yaml(path), MODELS)[1]
 
 
 def read_params(path: Path, known_models: Collection[str]) -> Params:
-    """Read params that have no problem."""
+    """Return the params of a file without problems."""
     params, problems = check_params(read_yaml(path), known_models)
     assert params is not None, problems
     return params
@@ -66,7 +87,10 @@ def test_committed_params_are_valid(root: Path) -> None:
     params = read_params(root / "params.yaml", MODELS)
     assert params.model == "resnet18"
     assert params.recipe == DEFAULT_RECIPE
-    assert set(params.models) == set(MODELS), "each model has its block in params.yaml"
+    assert set(params.models) == set(MODELS), "each model has a block in params.yaml"
+
+
+ALLOWED = "allowed: accumulation_steps"
 
 
 @pytest.mark.parametrize(
@@ -95,7 +119,7 @@ def test_committed_params_are_valid(root: Path) -> None:
         ),
         (
             {"train.epoch": 3},
-            "train.epoch is not a setting; did you mean epochs? allowed: accumulation_steps, augment, ",
+            f"train.epoch is not a setting; did you mean epochs? {ALLOWED}, augment, ",
         ),
         ({"train.epochs": None}, "train.epochs is missing"),
         ({"evaluate": None}, "evaluate is missing"),
@@ -105,13 +129,13 @@ def test_committed_params_are_valid(root: Path) -> None:
         ),
         (
             {"train.augment.crop_scale": [0.9, 0.2]},
-            "train.augment.crop_scale is [0.9, 0.2]; must be two shares of the area, 0 < low",
+            "train.augment.crop_scale is [0.9, 0.2]; must be two fractions of the area, 0 < low",
         ),
         (
             {"train.warmup_epochs": 99.0},
             "train.warmup_epochs is 99.0; must be at most epochs, 12",
         ),
-        ({"sample.val": 3}, "sample.val is 3; must be at least one image a class, 10"),
+        ({"sample.val": 3}, "sample.val is 3; must be at least one image per class, 10"),
         ({"data.layout": "list"}, "data.layout is 'list'; input should be 'lists', 'csv' or"),
         ({"data.val": "/lists/val.txt"}, "data.val is '/lists/val.txt'; must be a path below"),
         (
@@ -135,13 +159,13 @@ def test_committed_params_are_valid(root: Path) -> None:
         ),
         (
             {"recipes.fast": {"epcohs": 2}},
-            "recipes.fast.epcohs is not a setting; did you mean epochs? allowed: accumulation_steps, aug",
+            f"recipes.fast.epcohs is not a setting; did you mean epochs? {ALLOWED}, aug",
         ),
         ({"recipes.fast": 7}, "recipes.fast is 7; "),
     ],
     ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
 )
-def test_a_mistake_is_named(write, changes: dict[str, Any], expected: str) -> None:
+def test_a_problem_is_reported_with_its_key(write, changes: dict[str, Any], expected: str) -> None:
     problems = problems_of(write(changes))
     assert len(problems) == 1, problems
     assert problems[0].startswith(expected), problems[0]
@@ -201,8 +225,8 @@ NUMBER, FLAG = "input should be a valid number", "input should be a valid boolea
         ("evaluate.channel_shuffle", -0.1, AT_LEAST_0),
         ("evaluate.channel_shuffle", 1.1, AT_MOST_1),
         ("evaluate.flip", "yes", FLAG),
-        ("recipe", "fsat", "did you mean fast? allowed: fast, own"),
-        ("recipe", "cube", "allowed: fast, own"),
+        ("recipe", "fsat", "did you mean fast? allowed: default, fast"),
+        ("recipe", "cube", "allowed: default, fast"),
         ("recipe", 3, "input should be a valid string"),
         ("recipes", [1], "input should be an object"),
         ("recipes.fast.epochs", 0, AT_LEAST_1),
@@ -210,24 +234,24 @@ NUMBER, FLAG = "input should be a valid number", "input should be a valid boolea
         ("recipes.fast.lr", -1.0, "input should be greater than 0"),
     ],
 )
-def test_a_bad_value_is_told_once_with_its_key_and_what_is_allowed(
+def test_a_bad_value_is_reported_once_with_its_key_and_what_is_allowed(
     raw_params: dict[str, Any], key: str, value: object, allowed: str
 ) -> None:
     put(raw_params, key, value)
     assert check_params(raw_params, MODELS)[1] == [f"{key} is {value!r}; {allowed}"]
 
 
-NEW = """accumulation_steps initial_px growth_epochs nesterov decay_norm_and_bias max_grad_norm ema_decay precision compile
-processes tensorboard dvclive augment.mixup_alpha augment.cutmix_alpha channels channel_mode
-augment.channel_dropout compat compat.wrap_pixels compat.random_test_crop
-compat.shuffle_validation"""
-ALSO_NEW = ("evaluate.missing_channels", "evaluate.channel_shuffle")
+REQUIRED = """recipe recipes
+train.accumulation_steps train.initial_px train.growth_epochs train.nesterov
+train.decay_norm_and_bias train.max_grad_norm train.ema_decay train.precision train.compile
+train.processes train.tensorboard train.dvclive train.channels train.channel_mode
+train.augment.mixup_alpha train.augment.cutmix_alpha train.augment.channel_dropout
+train.compat train.compat.wrap_pixels train.compat.random_test_crop
+train.compat.shuffle_validation evaluate.missing_channels evaluate.channel_shuffle"""
 
 
-@pytest.mark.parametrize(
-    "key", ["recipe", "recipes", *(f"train.{key}" for key in NEW.split()), *ALSO_NEW]
-)
-def test_what_is_missing_is_told_once(raw_params: dict[str, Any], key: str) -> None:
+@pytest.mark.parametrize("key", REQUIRED.split())
+def test_a_missing_key_is_reported_once(raw_params: dict[str, Any], key: str) -> None:
     change(raw_params, {key: None})
     assert check_params(raw_params, MODELS)[1] == [f"{key} is missing"]
 
@@ -235,68 +259,163 @@ def test_what_is_missing_is_told_once(raw_params: dict[str, Any], key: str) -> N
 @pytest.mark.parametrize(
     "changes",
     [
-        {"train.initial_px": 4},  # resnet34_flatten has an input_px of its own
-        {"train.warmup_epochs": 99.0},  # fast has epochs of its own
-        {"train.accumulation_steps": 65},  # and a batch_size
+        {"train.initial_px": 4},  # resnet34_flatten changes input_px
+        {"train.warmup_epochs": 99.0},  # fast changes epochs
+        {"train.accumulation_steps": 65},  # and batch_size
         {"train.epochs": 0, "recipes.fast": {"lr": 0.1}},
     ],
     ids=str,
 )
-def test_a_mistake_of_train_is_not_told_again_for_those_that_change_train(
+def test_a_problem_of_train_is_not_repeated_for_changes_of_train(
     write, changes: dict[str, Any]
 ) -> None:
     problems = problems_of(write(changes))
     assert [problem.partition(" is ")[0] for problem in problems] == [next(iter(changes))]
 
 
-def test_mistakes_of_train_and_of_a_recipe_are_told_together(write) -> None:
+def test_problems_of_train_and_of_a_recipe_are_reported_together(write) -> None:
     changes = {"train.epochs": 0, "recipes.fast.lr": -1, "models.rrdb.train": {"momentum": 2.0}}
     keys = [problem.partition(" is ")[0] for problem in problems_of(write(changes))]
     assert sorted(keys) == ["models.rrdb.train.momentum", "recipes.fast.lr", "train.epochs"]
 
 
-def test_momentum_that_nesterov_needs_is_asked_for_before_anything_runs(write) -> None:
-    """The optimizer refuses it, but that is built when all images are prepared already."""
+RENAMED = {
+    "accumulate": "accumulation_steps",
+    "protocol": "channel_mode",
+    "start_px": "initial_px",
+    "start_epochs": "growth_epochs",
+    "decay_all": "decay_norm_and_bias",
+    "clip_norm": "max_grad_norm",
+    "step_epochs": "milestones",
+    "step_factor": "gamma",
+    "best_by": "selection_metric",
+}
+BLOCKS = ("models.rrdb.train", "models.cnn3.train", "recipes.fast")
+EACH_RENAMED = pytest.mark.parametrize(("old", "new"), RENAMED.items())
+
+
+def test_every_renamed_setting_is_tested() -> None:
+    assert TrainSettings.RENAMED == RENAMED
+    assert EvaluateSettings.RENAMED == {"absent": "missing_channels"}
+    assert set(RENAMED.values()) <= set(TrainSettings.model_fields)
+
+
+@EACH_RENAMED
+def test_an_old_key_of_train_is_reported_once_as_renamed(write, old: str, new: str) -> None:
+    """Not the missing new key too."""
+    path = write({f"train.{old}": 0, f"train.{new}": None})
+    assert problems_of(path) == [f"train.{old} was renamed to train.{new}"]
+
+
+@EACH_RENAMED
+def test_an_old_key_beside_its_new_one_is_reported_as_renamed(write, old: str, new: str) -> None:
+    assert problems_of(write({f"train.{old}": 0})) == [f"train.{old} was renamed to train.{new}"]
+
+
+@EACH_RENAMED
+@pytest.mark.parametrize("block", BLOCKS)
+def test_an_old_key_in_changes_of_train_is_reported_as_renamed(
+    write, block: str, old: str, new: str
+) -> None:
+    """Also while `train` itself is not valid, when the changes are checked alone."""
+    expected = f"{block}.{old} was renamed to {block}.{new}"
+    path = write({block: {old: 0}})
+    assert problems_of(path) == [expected]
+    path = write({"train.epochs": 0})
+    assert expected in problems_of(path)
+    assert len(problems_of(path)) == 2
+
+
+def test_an_old_key_of_evaluate_is_reported_as_renamed(write) -> None:
+    path = write({"evaluate.absent": "zero", "evaluate.missing_channels": None})
+    assert problems_of(path) == ["evaluate.absent was renamed to evaluate.missing_channels"]
+
+
+def test_all_old_keys_of_a_file_are_reported_together(write) -> None:
+    changes: dict[str, Any] = {f"train.{new}": None for new in RENAMED.values()}
+    changes |= dict.fromkeys([f"train.{old}" for old in RENAMED], 0) | {"recipe": "own"}
+    expected = {f"train.{old} was renamed to train.{new}" for old, new in RENAMED.items()}
+    assert set(problems_of(write(changes))) == expected | {OWN}
+
+
+OWN = "recipe is 'own'; own was renamed to default"
+
+
+def test_the_old_name_of_the_default_recipe_is_reported_as_renamed(write) -> None:
+    assert problems_of(write({"recipe": "own"})) == [OWN]
+    assert not problems_of(write({"recipes.own": {"epochs": 2}})), "another block may have it"
+
+
+OVERRIDES = {f"train.{old}": f"train.{new}" for old, new in RENAMED.items()}
+OVERRIDES["evaluate.absent"] = "evaluate.missing_channels"
+OVERRIDES["models.rrdb.train.accumulate"] = "models.rrdb.train.accumulation_steps"
+OVERRIDES["recipes.fast.clip_norm"] = "recipes.fast.max_grad_norm"
+
+
+@pytest.mark.parametrize(("old", "new"), OVERRIDES.items())
+def test_an_override_of_an_old_key_is_refused_and_an_added_one_reported_as_renamed(
+    write, old: str, new: str
+) -> None:
+    """Hydra refuses keys that the file does not have; `+` adds them, and then ours is the error."""
+    path = write({})
+    name = old.rpartition(".")[2]
+    with pytest.raises(InvalidArgumentError, match=f"Key '{name}' is not in struct"):
+        apply_overrides(path, [f"{old}=1"])
+    assert not problems_of(path)
+    apply_overrides(path, [f"+{old}=1"])
+    assert problems_of(path) == [f"{old} was renamed to {new}"]
+
+
+def test_an_override_with_the_old_name_of_the_default_recipe_is_reported_as_renamed(write) -> None:
+    path = write({})
+    apply_overrides(path, ["recipe=own"])
+    assert problems_of(path) == [OWN]
+
+
+def test_nesterov_without_momentum_is_rejected_before_any_stage_runs(write) -> None:
+    """The optimizer rejects it too, but only after all images have been prepared."""
     changes = {"train.optimizer": "sgd", "train.nesterov": True, "train.momentum": 0.0}
     (problem,) = problems_of(write(changes))
     assert problem.startswith(("train.nesterov is True; ", "train.momentum is 0.0; "))
     assert not problems_of(write({"train.momentum": 0.9}))
 
 
-LEFT_OUT = "must be 0 where channel_mode {} leaves planes out"
+DROPPED = "must be 0 where channel_mode {} drops channels"
 
 
-@pytest.mark.parametrize("draws", ["channel_shuffle", "channel_dropout"])
+@pytest.mark.parametrize("setting", ["channel_shuffle", "channel_dropout"])
 @pytest.mark.parametrize("channel_mode", ["slice", "sigmoid"])
 @pytest.mark.parametrize("channels", ["RG", "B"])
-def test_planes_that_are_left_out_can_be_neither_shuffled_nor_dropped(
-    write, draws: str, channel_mode: str, channels: str
+def test_dropped_channels_exclude_channel_shuffle_and_channel_dropout(
+    write, setting: str, channel_mode: str, channels: str
 ) -> None:
     choice = {"train.channels": channels, "train.channel_mode": channel_mode}
-    (problem,) = problems_of(write(choice | {f"train.augment.{draws}": 0.5}))
+    (problem,) = problems_of(write(choice | {f"train.augment.{setting}": 0.5}))
     assert problem.startswith("train.augment")
-    assert problem.endswith(f"{draws} {LEFT_OUT.format(channel_mode)}"), problem
-    assert not problems_of(write({f"train.augment.{draws}": 0.0}))
+    assert problem.endswith(f"{setting} {DROPPED.format(channel_mode)}"), problem
+    assert not problems_of(write({f"train.augment.{setting}": 0.0}))
 
 
 @pytest.mark.parametrize(
     ("channels", "channel_mode"), [("RG", "zero"), ("RGB", "slice"), ("RGB", "sigmoid")]
 )
-def test_three_planes_may_be_shuffled_and_dropped(write, channels: str, channel_mode: str) -> None:
+def test_three_input_channels_may_be_shuffled_and_dropped(
+    write, channels: str, channel_mode: str
+) -> None:
     changes = {"train.channels": channels, "train.channel_mode": channel_mode}
     changes |= {"train.augment.channel_shuffle": 0.5, "train.augment.channel_dropout": 0.5}
     assert not problems_of(write(changes))
 
 
-def test_a_recipe_that_leaves_planes_out_of_what_train_shuffles_is_told(write) -> None:
-    """Each setting is right alone."""
+def test_a_recipe_that_drops_channels_that_train_shuffles_is_rejected(write) -> None:
+    """Each setting alone is valid."""
     changes = {
         "train.augment.channel_shuffle": 0.5,
         "recipes.fast": {"channels": "GB", "channel_mode": "slice"},
     }
     (problem,) = problems_of(write(changes))
     assert problem.startswith("recipes.fast.augment")
-    assert problem.endswith(f"channel_shuffle {LEFT_OUT.format('slice')}")
+    assert problem.endswith(f"channel_shuffle {DROPPED.format('slice')}")
 
 
 CONTRADICTION = {
@@ -306,63 +425,52 @@ CONTRADICTION = {
 }
 
 
-def test_a_recipe_that_contradicts_the_models_own_is_told(write) -> None:
-    """Each is right alone: `train` has 12 epochs."""
+def test_a_recipe_that_contradicts_the_models_block_is_rejected(write) -> None:
+    """Each alone is valid: `train` has 12 epochs."""
     (problem,) = problems_of(write(CONTRADICTION | {"recipe": "fast"}))
     assert problem.endswith(" warmup_epochs is 5.0; must be at most epochs, 2"), problem
     assert "models.rrdb.train" in problem
     assert "recipe fast" in problem
 
 
-@pytest.mark.parametrize("changes", [{"recipe": "own"}, {"recipe": "fast", "model": "cnn3"}])
-def test_a_recipe_may_contradict_what_is_not_chosen(write, changes: dict[str, Any]) -> None:
+@pytest.mark.parametrize("changes", [{"recipe": "default"}, {"recipe": "fast", "model": "cnn3"}])
+def test_a_recipe_may_contradict_what_is_not_selected(write, changes: dict[str, Any]) -> None:
     assert not problems_of(write(CONTRADICTION | changes))
 
 
-def test_a_contradiction_stops_the_stage_that_runs_first(write, tmp_path: Path, root: Path) -> None:
-    path = write(CONTRADICTION | {"recipe": "fast"})
-    command = [sys.executable, "-m", "stages.resolve", "--params", str(path)]
-    command += ["--sample", "data/sample", "--weights", "data/weights"]
-    command += ["--out", str(tmp_path / "out")]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+def test_a_contradiction_stops_the_stage_that_runs_first(resolve) -> None:
+    done = resolve(CONTRADICTION | {"recipe": "fast"})
     assert done.returncode == 1
-    assert "Traceback" not in done.stderr
     assert "warmup_epochs is 5.0; must be at most epochs, 2" in done.stderr
-    assert not (tmp_path / "out").exists()
 
 
-def test_own_is_no_name_for_a_recipe_of_the_list(write) -> None:
-    """It says that no block applies, so a block of that name would be a trap."""
-    (problem,) = problems_of(write({"recipes.own": {"epochs": 2}}))
-    assert problem.startswith("recipes.own ")
+def test_a_recipe_cannot_be_named_default(write) -> None:
+    """`recipe: default` applies no block, so a block of that name would never be used."""
+    (problem,) = problems_of(write({"recipes.default": {"epochs": 2}}))
+    assert problem.startswith("recipes.default ")
 
 
-def test_all_mistakes_are_reported_together(write) -> None:
+def test_all_problems_are_reported_together(write) -> None:
     path = write({"model": "x", "train.epochs": 0, "beton.storage": "png", "seed": -1})
     keys = [problem.split()[0] for problem in problems_of(path)]
     assert sorted(keys) == ["beton.storage", "model", "seed", "train.epochs"]
 
 
-def test_mistakes_of_every_kind_are_reported_together(write, tmp_path: Path, root: Path) -> None:
-    """Types, rules over two settings, the table, builders and files, in one go of the stage."""
+def test_problems_of_every_kind_are_reported_together(resolve, tmp_path: Path) -> None:
+    """Types, ranges that depend on other settings, names of models, builders and files."""
     changes = {"model": "rrbd", "beton.storage": "png", "beton.crop_px": 300, "train.epochs": -1}
     changes |= {"models.rrdb": {"growth": "wide"}, "models.cnn3": {"channels": 0}}
-    path = write(changes | {"data.root": str(tmp_path / "nowhere")})
-    command = [sys.executable, "-m", "stages.resolve", "--params", str(path)]
-    command += ["--sample", "data/sample", "--weights", "data/weights"]
-    command += ["--out", str(tmp_path / "out")]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    done = resolve(changes | {"data.root": str(tmp_path / "nowhere")})
     assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    keys = {line.partition(f"{path}: ")[2].split()[0] for line in done.stderr.splitlines()}
+    start = f"{tmp_path / 'params.yaml'}: "
+    keys = {line.partition(start)[2].split()[0] for line in done.stderr.splitlines()}
     assert keys == {
         *("model", "beton.storage", "beton.crop_px", "train.epochs", "data.root"),
         *("models.rrdb.growth", "models.cnn3:"),
     }
-    assert not (tmp_path / "out").exists()
 
 
-def test_numbers_as_dvc_writes_them_are_floats(write) -> None:
+def test_numbers_that_dvc_writes_are_read_as_floats(write) -> None:
     """`-S train.lr=0.00001` writes 1e-05, which plain PyYAML reads as text."""
     path = write({})
     path.write_text(path.read_text().replace("  lr: 0.001\n", "  lr: 1e-05\n", 1))
@@ -373,7 +481,9 @@ def test_numbers_as_dvc_writes_them_are_floats(write) -> None:
     ("text", "message"),
     [("train: [1, 2", "not readable as YAML"), ("just text", "must be a mapping of sections")],
 )
-def test_a_broken_file_is_named(tmp_path: Path, text: str, message: str) -> None:
+def test_a_file_that_is_not_yaml_is_an_error_with_its_path(
+    tmp_path: Path, text: str, message: str
+) -> None:
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(InputError, match=message):
         read_yaml(tmp_path / "params.yaml")
@@ -381,7 +491,7 @@ def test_a_broken_file_is_named(tmp_path: Path, text: str, message: str) -> None
         read_yaml(tmp_path / "absent.yaml")
 
 
-def test_a_models_recipe_changes_only_what_it_names(write) -> None:
+def test_a_models_block_changes_only_the_settings_that_it_names(write) -> None:
     path = write({"models.rrdb.train": {"lr": 0.5, "augment": {"flip": 0.0}}})
     params = read_params(path, MODELS)
     own, common = recipe(params, "rrdb"), recipe(params, "resnet18")
@@ -391,8 +501,8 @@ def test_a_models_recipe_changes_only_what_it_names(write) -> None:
     assert back == common
 
 
-def test_a_recipe_goes_over_the_models_own_which_goes_over_train(write) -> None:
-    """Setting by setting, also within augment; what nobody changes is as `train` has it."""
+def test_a_recipe_overrides_the_models_block_which_overrides_train(write) -> None:
+    """Setting by setting, in augment too; all others are those of `train`."""
     changes = {
         "recipe": "long",
         "train.lr": 0.1,
@@ -414,14 +524,14 @@ def test_a_recipe_goes_over_the_models_own_which_goes_over_train(write) -> None:
     assert stage_settings(params).train.train == changed
 
 
-def test_a_recipe_that_is_not_chosen_changes_nothing(write) -> None:
+def test_a_recipe_that_is_not_selected_changes_nothing(write) -> None:
     before = stage_settings(read_params(write({}), MODELS))
     changed = {"recipes.fast": {"lr": 7.0}, "recipes.other": {"epochs": 1}}
     assert stage_settings(read_params(write(changed), MODELS)) == before
 
 
 def _other(recipe: TrainSettings, name: str) -> object:
-    """Give another value of a setting of `train`, not always one that goes with the others."""
+    """Return another value of a setting of `train`; it may contradict the others."""
     value = getattr(recipe, name)
     if isinstance(value, bool):
         return not value
@@ -434,28 +544,28 @@ def _other(recipe: TrainSettings, name: str) -> object:
     return (3,) if name == "milestones" else f"not {value}"
 
 
-CONDUCT = {"save_every_s", "processes", "tensorboard", "dvclive"}
+RUNTIME_ONLY = {"save_every_s", "processes", "tensorboard", "dvclive"}
 
 
 @pytest.mark.parametrize("name", TrainSettings.model_fields)
-def test_the_record_leaves_out_what_changes_no_byte_and_nothing_else(write, name: str) -> None:
-    """It tells whether a saved state may be taken up, and stands in the metadata of the weights."""
+def test_the_record_leaves_out_runtime_only_settings_and_no_others(write, name: str) -> None:
+    """It decides whether a snapshot may be resumed, and is part of the metadata of the weights."""
     run = stage_settings(read_params(write({}), MODELS)).train
     assert isinstance(run, RunSettings)
     other = run.train.model_copy(update={name: _other(run.train, name)})
     record = run.model_copy(update={"train": other}).record()
-    assert (record == run.record()) == (name in CONDUCT)
-    assert (name in record["train"]) != (name in CONDUCT)
+    assert (record == run.record()) == (name in RUNTIME_ONLY)
+    assert (name in record["train"]) != (name in RUNTIME_ONLY)
 
 
-def test_the_record_has_the_rest_of_the_run_but_not_where_it_reads_from(write) -> None:
+def test_the_record_has_all_settings_of_the_run_but_the_cache(write) -> None:
     run = stage_settings(read_params(write({}), MODELS)).train
     assert isinstance(run, RunSettings)
     assert run.model_copy(update={"cache": "stream"}).record() == run.record()
     assert run.record().keys() == set(RunSettings.model_fields) - {"cache"}
 
 
-def test_extras_are_named_with_their_values_and_only_where_they_are_on(write) -> None:
+def test_extra_settings_are_those_that_are_on_with_their_values(write) -> None:
     assert extra_settings(read_params(write({}), MODELS).train) == {}
     changes = {
         "initial_px": 32,
@@ -470,19 +580,19 @@ def test_extras_are_named_with_their_values_and_only_where_they_are_on(write) ->
         "augment.cutmix_alpha": 1.0,
     }
     train = {f"train.{name}": value for name, value in changes.items()}
-    found = extra_settings(read_params(write(train), MODELS).train)
+    extras = extra_settings(read_params(write(train), MODELS).train)
     expected = {name.removeprefix("augment."): value for name, value in changes.items()}
     del expected["growth_epochs"]
-    assert found == expected
+    assert extras == expected
 
 
-def test_dropped_planes_are_named_among_the_extras(write) -> None:
+def test_channel_dropout_is_one_of_the_extra_settings(write) -> None:
     train = read_params(write({"train.augment.channel_dropout": 0.4}), MODELS).train
     assert extra_settings(train) == {"channel_dropout": 0.4}
 
 
 @pytest.mark.parametrize(
-    "slips",
+    "bugs",
     [
         {"wrap_pixels": True},
         {"random_test_crop": True},
@@ -490,12 +600,12 @@ def test_dropped_planes_are_named_among_the_extras(write) -> None:
         {"wrap_pixels": True, "random_test_crop": True, "shuffle_validation": 1.0},
     ],
 )
-def test_slips_of_the_reports_are_named_together_where_they_are_made(
-    write, slips: dict[str, object]
+def test_known_bugs_that_are_on_are_extra_settings_under_compat(
+    write, bugs: dict[str, object]
 ) -> None:
-    changes = {f"train.compat.{name}": value for name, value in slips.items()}
+    changes = {f"train.compat.{name}": value for name, value in bugs.items()}
     train = read_params(write(changes), MODELS).train
-    assert extra_settings(train) == {"compat": slips}
+    assert extra_settings(train) == {"compat": bugs}
 
 
 ALL_ON = {"rotation_degrees": 20.0, "channel_shuffle": 0.5, "channel_dropout": 0.4}
@@ -504,83 +614,66 @@ ALL_ON |= {"mixup_alpha": 0.2, "cutmix_alpha": 1.0}
 
 @pytest.mark.parametrize("cropped", [False, True])
 @pytest.mark.parametrize("shuffle", [0.0, 0.3])
-def test_images_that_are_scored_stay_as_they_are_but_for_what_is_asked(
+def test_scored_images_are_augmented_only_as_requested(
     write, *, cropped: bool, shuffle: float
 ) -> None:
-    """Whatever becomes of those of training: no planes are dropped, nothing is mixed."""
+    """Whatever the augmentation of training is: no channel dropout, no mixing."""
     changes = {f"train.augment.{name}": value for name, value in ALL_ON.items()}
     train = read_params(write(changes), MODELS).train
     compat = train.compat.model_copy(update={"random_test_crop": cropped})
-    found = scored_augment(train.augment, compat, shuffle=shuffle)
+    scored = scored_augment(train.augment, compat, shuffle=shuffle)
     if not cropped and not shuffle:
-        assert found is None
+        assert scored is None
         return
-    assert found is not None
+    assert scored is not None
     off = {"channel_dropout": 0.0, "mixup_alpha": 0.0, "cutmix_alpha": 0.0}
     still = {"flip": 0.0, "crop_scale": (1.0, 1.0), "rotation_degrees": 0.0}
-    as_asked = {"channel_shuffle": shuffle} | ({} if cropped else still)
-    assert found.model_dump() == train.augment.model_dump() | off | as_asked
+    requested = {"channel_shuffle": shuffle} | ({} if cropped else still)
+    assert scored.model_dump() == train.augment.model_dump() | off | requested
 
 
 @pytest.mark.parametrize(
-    ("channels", "channel_mode", "planes"),
+    ("channels", "channel_mode", "count"),
     [
         *(("RGB", "zero", 3), ("RG", "zero", 3), ("RG", "slice", 2), ("B", "slice", 1)),
         *(("RB", "sigmoid", 2), ("RGB", "sigmoid", 3)),
     ],
 )
-def test_the_cost_is_counted_for_the_planes_that_the_model_is_given(
-    write, channels: str, channel_mode: str, planes: int
+def test_the_cost_is_counted_for_the_input_channels_of_the_model(
+    write, channels: str, channel_mode: str, count: int
 ) -> None:
-    """Those of its own recipe."""
-    block = {"channels": planes, "train": {"channels": channels, "channel_mode": channel_mode}}
+    """They follow from its recipe."""
+    block = {"channels": count, "train": {"channels": channels, "channel_mode": channel_mode}}
     params = read_params(write({"model": "cnn3", "models.cnn3": block}), MODELS)
     cost = stage_settings(params).cost
     assert isinstance(cost, CostRunSettings)
-    assert cost.channels == planes
+    assert cost.channels == count
 
 
-@pytest.fixture
-def resolve(write, tmp_path: Path, root: Path):
-    """Run the stage on params with changes; it writes to `out`, or nothing."""
-
-    def run(changes: dict[str, Any]) -> subprocess.CompletedProcess[str]:
-        path = write(changes)
-        command = [sys.executable, "-m", "stages.resolve", "--params", str(path)]
-        command += ["--sample", "data/sample", "--weights", "data/weights"]
-        command += ["--out", str(tmp_path / "out")]
-        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-        assert "Traceback" not in done.stderr
-        assert (tmp_path / "out").exists() == (done.returncode == 0)
-        return done
-
-    return run
+TWO_CHANNELS = {"train.channels": "GB", "train.channel_mode": "slice", "model": "cnn3"}
 
 
-TWO_PLANES = {"train.channels": "GB", "train.channel_mode": "slice", "model": "cnn3"}
-
-
-def test_a_model_is_tried_on_the_planes_of_its_recipe_before_anything_is_touched(
+def test_a_model_is_run_on_the_channels_of_its_recipe_before_any_output_changes(
     resolve, tmp_path: Path
 ) -> None:
-    done = resolve(TWO_PLANES)
+    done = resolve(TWO_CHANNELS)
     assert done.returncode == 1
-    said = "models.cnn3: does not take batches of 2 x 2 x 64 x 64: "
-    assert f"{said}cnn3 takes images of 3 channels, not 2" in done.stderr
+    start = "models.cnn3: does not take batches of 2 x 2 x 64 x 64: "
+    assert f"{start}cnn3 takes images of 3 channels, not 2" in done.stderr
     done = resolve({"models.cnn3.channels": 2})
     assert done.returncode == 0, done.stderr
     assert read_settings(tmp_path / "out" / "cost.json", CostRunSettings).channels == 2
 
 
 @pytest.mark.parametrize(
-    ("changes", "named"),
+    ("changes", "key"),
     [
         (
-            TWO_PLANES | {"models.cnn3.channels": 2, "train.compat.shuffle_validation": 0.5},
+            TWO_CHANNELS | {"models.cnn3.channels": 2, "train.compat.shuffle_validation": 0.5},
             "shuffle_validation",
         ),
         (
-            TWO_PLANES | {"models.cnn3.channels": 2, "evaluate.channel_shuffle": 0.5},
+            TWO_CHANNELS | {"models.cnn3.channels": 2, "evaluate.channel_shuffle": 0.5},
             "evaluate.channel_shuffle",
         ),
         (
@@ -593,43 +686,45 @@ def test_a_model_is_tried_on_the_planes_of_its_recipe_before_anything_is_touched
         ),
         ({"model": "cnn3", "evaluate.missing_channels": "slice"}, "evaluate.missing_channels"),
     ],
-    ids=["validation", "test", "test, some left out", "a model of three planes"],
+    ids=["validation", "test", "test, some dropped", "a model of three channels"],
 )
-def test_what_scoring_could_not_do_is_refused_before_training(
-    resolve, changes: dict[str, Any], named: str
+def test_settings_that_evaluation_cannot_use_are_rejected_before_training(
+    resolve, changes: dict[str, Any], key: str
 ) -> None:
     done = resolve(changes)
     assert done.returncode == 1
-    assert f"{named} is " in done.stderr
+    assert f"{key} is " in done.stderr
 
 
-def test_planes_may_be_left_out_of_the_test_of_a_model_that_takes_any_number(resolve) -> None:
+def test_channels_may_be_dropped_in_the_test_of_a_model_that_takes_any_number(resolve) -> None:
     assert (
         resolve({"model": "pool_attention", "evaluate.missing_channels": "slice"}).returncode == 0
     )
-    # its own planes are left out or black: `missing_channels` is of no use to it
-    assert resolve(TWO_PLANES | {"models.cnn3.channels": 2}).returncode == 0
+    # `missing_channels` has no effect on a model with fewer input channels
+    assert resolve(TWO_CHANNELS | {"models.cnn3.channels": 2}).returncode == 0
 
 
 @pytest.mark.parametrize("alphas", [(0.0, 0.0), (0.2, 0.0), (0.0, 1.0), (0.2, 1.0)])
-def test_images_are_mixed_where_one_of_the_two_ways_is_on(
-    write, alphas: tuple[float, float]
-) -> None:
+def test_images_are_mixed_if_mixup_or_cutmix_is_on(write, alphas: tuple[float, float]) -> None:
     names = ("train.augment.mixup_alpha", "train.augment.cutmix_alpha")
     params = read_params(write(dict(zip(names, alphas, strict=True))), MODELS)
     assert mixes(params.train.augment) == any(alphas)
 
 
 def test_a_stage_gets_only_what_it_reads(write) -> None:
-    """Other models' settings, and other stages' sections, change nothing for a stage."""
+    """Settings of other models, and sections of other stages, change nothing for a stage."""
     before = stage_settings(read_params(write({}), MODELS))
     changed = {"models.rrdb.growth": 48, "evaluate.mistakes": 3, "cost.input_px": 128}
     after = stage_settings(read_params(write(changed), MODELS))
-    same = {name for name in before if before[name] == after[name]}
+    same = {
+        field.name
+        for field in fields(before)
+        if getattr(before, field.name) == getattr(after, field.name)
+    }
     assert same == {"sample", "index", "beton", "weights", "train"}
 
 
-def test_settings_survive_the_file_between_stages(write, tmp_path: Path) -> None:
+def test_settings_survive_the_json_between_stages(write, tmp_path: Path) -> None:
     settings = stage_settings(read_params(write({"model": "rrdb"}), MODELS)).train
     path = tmp_path / "train.json"
     path.write_text(settings.model_dump_json())
@@ -646,13 +741,13 @@ def test_settings_are_frozen(root: Path) -> None:
         params.train.epochs = 3  # type: ignore[misc]
 
 
-def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+def test_a_duplicate_key_is_rejected(tmp_path: Path) -> None:
     file = tmp_path / "params.yaml"
     file.write_text("rows:\n  a:\n    lr: 1\nrows:\n  b: {}\n")
-    with pytest.raises(InputError, match="'rows' stands twice, in lines 1 and 4"):
+    with pytest.raises(InputError, match="'rows' is a duplicate key, in lines 1 and 4"):
         read_yaml(file)
     file.write_text("a: {lr: 1, lr: 2}\n")
-    with pytest.raises(InputError, match="'lr' stands twice, in lines 1 and 1"):
+    with pytest.raises(InputError, match="'lr' is a duplicate key, in lines 1 and 1"):
         read_yaml(file)
     file.write_text("a: {lr: 1}\nb: {lr: 2}\n")
     assert read_yaml(file) == {"a": {"lr": 1}, "b": {"lr": 2}}

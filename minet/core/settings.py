@@ -57,7 +57,8 @@ def patch_of(kind: type[Settings]) -> type[Settings]:
             annotation = patch_of(annotation)
         optional = Field(None, description=field.description)  # not validated: null is an error
         fields[name] = (Annotated[annotation, *field.metadata, optional], None)
-    patch = create_model(f"{kind.__name__}Patch", __base__=Settings, **fields)
+    name = f"{kind.__name__}Patch"
+    patch = create_model(name, __base__=Settings, __module__=kind.__module__, **fields)
     patch.RENAMED = kind.RENAMED
     return patch
 

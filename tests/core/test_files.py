@@ -1,4 +1,4 @@
-"""BetonReader on disk: whole or not at all, whatever happens meanwhile."""
+"""Atomic writes, records and digests."""
 
 import hashlib
 import math
@@ -29,32 +29,32 @@ def put_folder(folder: Path) -> None:
     (folder / "new.txt").write_text("new")
 
 
-WAYS = pytest.mark.parametrize(
-    ("whole", "put"), [(atomic_write, put_file), (atomic_dir, put_folder)]
+FILE_AND_FOLDER = pytest.mark.parametrize(
+    ("atomic", "put"), [(atomic_write, put_file), (atomic_dir, put_folder)]
 )
-Whole = Callable[[Path], AbstractContextManager[Path]]
+Atomic = Callable[[Path], AbstractContextManager[Path]]
 Put = Callable[[Path], None]
 
 
 def names(folder: Path) -> list[str]:
-    """Everything below a folder, as relative paths."""
+    """Return everything below a folder, as sorted relative paths."""
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
 
-def put_and_fail(whole: Whole, put: Put, path: Path) -> None:
-    with whole(path) as partial:
+def put_and_fail(atomic: Atomic, put: Put, path: Path) -> None:
+    with atomic(path) as partial:
         put(partial)
         raise ZeroDivisionError
 
 
-def fail_half_way(whole: Whole, put: Put, path: Path) -> None:
+def fail_half_way(atomic: Atomic, put: Put, path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
-        put_and_fail(whole, put, path)
+        put_and_fail(atomic, put, path)
 
 
-@WAYS
-def test_a_failed_first_write_leaves_nothing(whole: Whole, put: Put, tmp_path: Path) -> None:
-    fail_half_way(whole, put, tmp_path / "out")
+@FILE_AND_FOLDER
+def test_a_failed_first_write_leaves_nothing(atomic: Atomic, put: Put, tmp_path: Path) -> None:
+    fail_half_way(atomic, put, tmp_path / "out")
     assert names(tmp_path) == []
 
 
@@ -75,21 +75,23 @@ def test_a_failed_write_leaves_the_old_folder(tmp_path: Path) -> None:
     assert (path / "in/old.txt").read_text() == "old"
 
 
-@WAYS
-def test_the_old_is_in_place_until_the_new_is_whole(whole: Whole, put: Put, tmp_path: Path) -> None:
+@FILE_AND_FOLDER
+def test_the_old_output_stays_until_the_new_is_complete(
+    atomic: Atomic, put: Put, tmp_path: Path
+) -> None:
     path = tmp_path / "out"
-    with whole(path) as partial:
+    with atomic(path) as partial:
         put(partial)
         assert not path.exists()
     before = path.stat().st_ino
-    with whole(path) as partial:
+    with atomic(path) as partial:
         put(partial)
         assert path.stat().st_ino == before
     assert path.stat().st_ino != before
 
 
 def test_a_hard_link_to_the_old_file_keeps_its_bytes(tmp_path: Path) -> None:
-    """DVC's cache may be hard-linked to an output; writing into it would corrupt the cache."""
+    """DVC may link an output to its cache; writing to the link would corrupt the cache."""
     path, cached = tmp_path / "out.json", tmp_path / "cached"
     write_json(path, {"value": 1})
     os.link(path, cached)
@@ -98,14 +100,14 @@ def test_a_hard_link_to_the_old_file_keeps_its_bytes(tmp_path: Path) -> None:
     assert read_json(path) == {"value": 2}
 
 
-def test_what_a_killed_run_left_does_not_get_into_the_new_file(tmp_path: Path) -> None:
+def test_the_partial_file_of_a_killed_run_does_not_get_into_the_new_file(tmp_path: Path) -> None:
     (tmp_path / "out.partial").write_text("left over")
     with atomic_write(tmp_path / "out") as partial, partial.open("a") as file:
         file.write("new")
     assert (tmp_path / "out").read_text() == "new"
 
 
-def test_what_a_killed_run_or_an_old_one_left_does_not_get_into_the_new_folder(
+def test_files_of_a_killed_or_old_run_do_not_get_into_the_new_folder(
     tmp_path: Path,
 ) -> None:
     for folder in ("out", "out.partial"):
@@ -116,15 +118,15 @@ def test_what_a_killed_run_or_an_old_one_left_does_not_get_into_the_new_folder(
     assert names(tmp_path) == ["out", "out/new.txt"]
 
 
-@WAYS
-def test_folders_above_are_made(whole: Whole, put: Put, tmp_path: Path) -> None:
-    with whole(tmp_path / "a/b/out") as partial:
+@FILE_AND_FOLDER
+def test_parent_folders_are_created(atomic: Atomic, put: Put, tmp_path: Path) -> None:
+    with atomic(tmp_path / "a/b/out") as partial:
         put(partial)
     assert (tmp_path / "a/b/out").exists()
     assert names(tmp_path / "a/b")[0] == "out"
 
 
-def test_a_file_is_on_the_disk_before_it_gets_its_name(
+def test_a_file_is_flushed_to_disk_before_it_is_renamed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise a power cut after the rename could leave an empty file under the final name."""
@@ -141,7 +143,7 @@ def test_a_file_is_on_the_disk_before_it_gets_its_name(
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_json_that_no_other_program_reads_is_refused(value: float, tmp_path: Path) -> None:
+def test_nan_and_infinity_in_json_are_rejected(value: float, tmp_path: Path) -> None:
     path = tmp_path / "out.json"
     write_json(path, {"loss": 1.0})
     with pytest.raises(ValueError, match="not JSON compliant"):
@@ -150,7 +152,7 @@ def test_json_that_no_other_program_reads_is_refused(value: float, tmp_path: Pat
     assert names(tmp_path) == ["out.json"]
 
 
-def test_json_keeps_digits_letters_and_the_order_of_keys(tmp_path: Path) -> None:
+def test_json_keeps_digits_unicode_and_the_order_of_keys(tmp_path: Path) -> None:
     path = tmp_path / "out.json"
     record = {"z": 0.1 + 0.2, "a": 1 / 3, "größe": "猫"}
     write_json(path, record)
@@ -170,7 +172,9 @@ def test_json_keeps_digits_letters_and_the_order_of_keys(tmp_path: Path) -> None
         (b"3", "in.json: not a JSON record but a int"),
     ],
 )
-def test_json_that_is_no_record_is_named(content: bytes, message: str, tmp_path: Path) -> None:
+def test_json_that_is_not_a_record_is_an_error_with_its_path(
+    content: bytes, message: str, tmp_path: Path
+) -> None:
     path = tmp_path / "in.json"
     path.write_bytes(content)
     with pytest.raises(InputError, match=message):
@@ -178,14 +182,14 @@ def test_json_that_is_no_record_is_named(content: bytes, message: str, tmp_path:
 
 
 @pytest.mark.parametrize("read", [read_json, read_csv])
-def test_a_record_that_is_not_there_is_named_with_its_remedy(
+def test_a_missing_record_is_an_error_with_its_path_and_a_fix(
     read: Callable[[Path], object], tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=r"not-there: no such file; `dvc repro` makes it"):
         read(tmp_path / "not-there")
 
 
-def test_csv_keeps_digits_quotes_and_letters(tmp_path: Path) -> None:
+def test_csv_keeps_digits_quotes_and_unicode(tmp_path: Path) -> None:
     path = tmp_path / "out.csv"
     awkward = 'a "cat", 猫\nand more'
     write_csv(path, ("name", "loss"), [(awkward, 1 / 3), ("b", 0.1 + 0.2)])
@@ -195,7 +199,7 @@ def test_csv_keeps_digits_quotes_and_letters(tmp_path: Path) -> None:
     assert b"\r" not in path.read_bytes()
 
 
-def test_an_error_among_the_rows_leaves_the_old_csv(tmp_path: Path) -> None:
+def test_an_error_in_the_rows_leaves_the_old_csv(tmp_path: Path) -> None:
     path = tmp_path / "out.csv"
     write_csv(path, ["a"], [[1]])
 
@@ -209,7 +213,7 @@ def test_an_error_among_the_rows_leaves_the_old_csv(tmp_path: Path) -> None:
     assert names(tmp_path) == ["out.csv"]
 
 
-def test_the_digest_is_of_all_bytes(tmp_path: Path) -> None:
+def test_the_digest_covers_all_bytes(tmp_path: Path) -> None:
     data = os.urandom(3_000_001)
     path = tmp_path / "data"
     path.write_bytes(data)

@@ -1,4 +1,4 @@
-"""Randomness as a function of whole numbers."""
+"""Random numbers as a function of integer keys."""
 
 from itertools import product
 
@@ -7,11 +7,11 @@ import pytest
 
 from minet.core.rng import RngStream, generator, torch_seed
 
-WORDS = list(product((0, 1, 2), RngStream, (0, 1, 2)))  # seed, stream, epoch
+KEYS = list(product((0, 1, 2), RngStream, (0, 1, 2)))  # seed, stream, epoch
 
 
 def test_numbers_of_the_streams_are_pinned() -> None:
-    """Another number is another result for everybody's seeds."""
+    """A changed number changes the results of every seed."""
     assert {stream.name: stream.value for stream in RngStream} == {
         "ORDER": 0,
         "FLIP": 1,
@@ -31,22 +31,22 @@ def test_numbers_of_the_streams_are_pinned() -> None:
     }
 
 
-def test_the_same_words_give_the_same_draws() -> None:
-    for seed, stream, epoch in WORDS:
+def test_the_same_keys_give_the_same_draws() -> None:
+    for seed, stream, epoch in KEYS:
         one, again = generator(seed, stream, epoch), generator(seed, stream, epoch)
         assert np.array_equal(one.random(8), again.random(8))
         assert torch_seed(seed, stream, epoch) == torch_seed(seed, stream, epoch)
 
 
 def test_seeds_streams_and_epochs_share_no_draw() -> None:
-    """Seed 1 at epoch 0 is not seed 0 at epoch 1, nor one stream shifted against another."""
-    draws = [draw for words in WORDS for draw in generator(*words).random(64)]
+    """Seed 1 at epoch 0 differs from seed 0 at epoch 1; no stream is another one shifted."""
+    draws = [draw for keys in KEYS for draw in generator(*keys).random(64)]
     assert len(set(draws)) == len(draws)
-    seeds = [torch_seed(*words) for words in WORDS]
+    seeds = [torch_seed(*keys) for keys in KEYS]
     assert len(set(seeds)) == len(seeds)
 
 
-def test_order_of_the_words_matters() -> None:
+def test_the_order_of_keys_matters() -> None:
     assert torch_seed(0, RngStream.STEP, 1, 2) != torch_seed(0, RngStream.STEP, 2, 1)
     assert torch_seed(1, RngStream.ORDER, 2) != torch_seed(2, RngStream.FLIP, 0)
 
@@ -56,14 +56,14 @@ def test_streams_of_two_epochs_are_not_correlated() -> None:
     assert abs(np.corrcoef(one, other)[0, 1]) < 4 / np.sqrt(20_000)
 
 
-def test_draws_do_not_touch_numpys_global_state() -> None:
-    before = np.random.get_state()[1].copy()  # noqa: NPY002 - the state that must stay
+def test_draws_do_not_change_numpys_global_state() -> None:
+    before = np.random.get_state()[1].copy()  # noqa: NPY002 - the global state under test
     generator(0, RngStream.ORDER, 0).permutation(100)
     assert np.array_equal(before, np.random.get_state()[1])  # noqa: NPY002
 
 
 @pytest.mark.parametrize(
-    ("words", "raw", "seed"),
+    ("keys", "raw", "seed"),
     [
         ((0, RngStream.ORDER, 0), 11_749_869_230_777_074_271, 7_896_617_691_693_857_887),
         ((0, RngStream.ORDER, 1), 8_286_993_518_594_409_552, 4_324_601_099_084_218_337),
@@ -76,12 +76,12 @@ def test_draws_do_not_touch_numpys_global_state() -> None:
         ),
     ],
 )
-def test_values_are_pinned(words: tuple[int, ...], raw: int, seed: int) -> None:
-    """The first 64 bits of a generator and torch's seed: the same on every machine, for ever."""
-    number, stream, *rest = words
+def test_values_are_pinned(keys: tuple[int, ...], raw: int, seed: int) -> None:
+    """The first 64 bits of a generator, and torch's seed, are the same on every machine."""
+    number, stream, *rest = keys
     assert int(generator(number, RngStream(stream), *rest).bit_generator.random_raw()) == raw
     assert torch_seed(number, RngStream(stream), *rest) == seed
 
 
-def test_torchs_seed_is_one_that_torch_takes() -> None:
-    assert all(0 <= torch_seed(*words) < 2**63 for words in WORDS)
+def test_torchs_seed_is_in_the_range_that_torch_accepts() -> None:
+    assert all(0 <= torch_seed(*keys) < 2**63 for keys in KEYS)

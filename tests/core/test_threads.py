@@ -1,4 +1,4 @@
-"""Threads that keep the order, wait for their taker and pass errors on."""
+"""`ordered_map`: results in order, bounded read-ahead, errors passed on."""
 
 import itertools
 import threading
@@ -13,7 +13,7 @@ WORKERS = pytest.mark.parametrize("workers", [1, 2, 3])
 
 
 @WORKERS
-def test_results_come_in_the_order_of_the_items(workers: int) -> None:
+def test_results_are_in_the_order_of_the_items(workers: int) -> None:
     def slower_first(item: int) -> int:
         time.sleep(0.002 * (5 - item % 6))
         return item * item
@@ -27,8 +27,8 @@ def test_no_items_give_no_results(workers: int) -> None:
 
 
 @WORKERS
-def test_as_many_run_at_a_time_as_there_are_workers(workers: int) -> None:
-    """A barrier opens only when all workers stand before it; a peak shows that no more do."""
+def test_as_many_items_run_at_a_time_as_there_are_workers(workers: int) -> None:
+    """A barrier opens only when all workers wait for it; the peak shows that no more run."""
     barrier = threading.Barrier(workers)
     lock, running, peak = threading.Lock(), 0, 0
 
@@ -47,8 +47,8 @@ def test_as_many_run_at_a_time_as_there_are_workers(workers: int) -> None:
 
 
 @WORKERS
-def test_a_slow_taker_is_waited_for(workers: int) -> None:
-    """Of an endless source no more than four items a worker are read ahead."""
+def test_no_more_than_four_items_per_worker_are_read_ahead(workers: int) -> None:
+    """From an endless source, with a slow consumer."""
     read: list[int] = []
 
     def source() -> Iterator[int]:
@@ -65,12 +65,12 @@ def test_a_slow_taker_is_waited_for(workers: int) -> None:
 
 
 @WORKERS
-def test_the_first_error_is_raised_at_its_turn(workers: int) -> None:
-    """An earlier item that takes longer still comes first; none begins afterwards."""
-    begun: list[int] = []
+def test_the_first_error_is_raised_in_its_turn(workers: int) -> None:
+    """An earlier item that takes longer still comes first; none starts afterwards."""
+    started: list[int] = []
 
     def work(item: int) -> int:
-        begun.append(item)
+        started.append(item)
         if item == 2:
             time.sleep(0.05)
         if item >= 3:
@@ -81,25 +81,25 @@ def test_the_first_error_is_raised_at_its_turn(workers: int) -> None:
     assert [next(results) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(ValueError, match="^item 3$"):
         next(results)
-    assert len(begun) <= 4 * workers + 3
-    count = len(begun)
+    assert len(started) <= 4 * workers + 3
+    count = len(started)
     time.sleep(0.05)
-    assert len(begun) == count
+    assert len(started) == count
 
 
 @WORKERS
-def test_after_an_error_what_waits_never_begins(workers: int) -> None:
-    begun: list[int] = []
+def test_after_an_error_pending_items_never_start(workers: int) -> None:
+    started: list[int] = []
 
     def work(item: int) -> None:
-        begun.append(item)
+        started.append(item)
         time.sleep(0.1)
         if item == 0:
             raise ValueError("item 0")
 
     with pytest.raises(ValueError, match="^item 0$"):
         next(ordered_map(work, range(1000), workers))
-    assert len(begun) <= 3 * workers
+    assert len(started) <= 3 * workers
 
 
 @WORKERS
@@ -112,12 +112,12 @@ def test_an_error_of_the_source_is_raised(workers: int) -> None:
         list(ordered_map(lambda item: item, source(), workers))
 
 
-def test_stopping_early_ends_the_threads() -> None:
+def test_closing_the_iterator_early_ends_the_threads() -> None:
     before = set(threading.enumerate())
-    begun: list[int] = []
+    started: list[int] = []
 
     def work(item: int) -> int:
-        begun.append(item)
+        started.append(item)
         time.sleep(0.05)
         return item
 
@@ -125,4 +125,4 @@ def test_stopping_early_ends_the_threads() -> None:
     assert next(results) == 0
     results.close()
     assert set(threading.enumerate()) == before
-    assert len(begun) <= 6
+    assert len(started) <= 6
