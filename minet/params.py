@@ -46,8 +46,8 @@ class Params(Settings):
         description="Name of the model to train.",
     )
     recipe: str = Field(
-        description="`default` (`train` with the changes of the model's block), or the name of a "
-        "block of `recipes` to apply over it.",
+        description="Block of `recipes` that changes `train` and the model's changes of it; "
+        "`default` is none.",
     )
     seed: Seed = Field(
         description="Seed of initial weights, order of images, augmentation and dropout.",

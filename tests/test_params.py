@@ -290,7 +290,6 @@ RENAMED = {
     "step_factor": "gamma",
     "best_by": "selection_metric",
 }
-BLOCKS = ("models.rrdb.train", "models.cnn3.train", "recipes.fast")
 EACH_RENAMED = pytest.mark.parametrize(("old", "new"), RENAMED.items())
 
 
@@ -301,34 +300,38 @@ def test_every_renamed_setting_is_tested() -> None:
 
 
 @EACH_RENAMED
-def test_an_old_key_of_train_is_reported_once_as_renamed(write, old: str, new: str) -> None:
-    """Not the missing new key too."""
-    path = write({f"train.{old}": 0, f"train.{new}": None})
-    assert problems_of(path) == [f"train.{old} was renamed to train.{new}"]
-
-
-@EACH_RENAMED
-def test_an_old_key_beside_its_new_one_is_reported_as_renamed(write, old: str, new: str) -> None:
-    assert problems_of(write({f"train.{old}": 0})) == [f"train.{old} was renamed to train.{new}"]
-
-
-@EACH_RENAMED
-@pytest.mark.parametrize("block", BLOCKS)
-def test_an_old_key_in_changes_of_train_is_reported_as_renamed(
-    write, block: str, old: str, new: str
+def test_an_old_key_of_train_is_reported_once_as_renamed(
+    raw_params: dict[str, Any], old: str, new: str
 ) -> None:
-    """Also while `train` itself is not valid, when the changes are checked alone."""
-    expected = f"{block}.{old} was renamed to {block}.{new}"
-    path = write({block: {old: 0}})
-    assert problems_of(path) == [expected]
-    path = write({"train.epochs": 0})
-    assert expected in problems_of(path)
-    assert len(problems_of(path)) == 2
+    """Beside its new key, and without it: that it is missing is not reported too."""
+    expected = [f"train.{old} was renamed to train.{new}"]
+    change(raw_params, {f"train.{old}": 0})
+    assert check_params(raw_params, MODELS)[1] == expected
+    change(raw_params, {f"train.{new}": None})
+    assert check_params(raw_params, MODELS)[1] == expected
 
 
-def test_an_old_key_of_evaluate_is_reported_as_renamed(write) -> None:
-    path = write({"evaluate.absent": "zero", "evaluate.missing_channels": None})
-    assert problems_of(path) == ["evaluate.absent was renamed to evaluate.missing_channels"]
+@EACH_RENAMED
+def test_an_old_key_in_changes_of_train_is_reported_as_renamed(
+    raw_params: dict[str, Any], old: str, new: str
+) -> None:
+    """In each place, and also while `train` itself is not valid: changes are then checked alone."""
+    blocks = ("models.rrdb.train", "models.cnn3.train", "recipes.fast")
+    change(raw_params, {block: {old: 0} for block in blocks})
+    expected = {f"{block}.{old} was renamed to {block}.{new}" for block in blocks}
+    problems = check_params(raw_params, MODELS)[1]
+    assert len(problems) == 3
+    assert set(problems) == expected
+    change(raw_params, {"train.epochs": 0})
+    problems = check_params(raw_params, MODELS)[1]
+    assert len(problems) == 4
+    assert set(problems) > expected
+
+
+def test_an_old_key_of_evaluate_is_reported_as_renamed(raw_params: dict[str, Any]) -> None:
+    change(raw_params, {"evaluate.absent": "zero", "evaluate.missing_channels": None})
+    expected = ["evaluate.absent was renamed to evaluate.missing_channels"]
+    assert check_params(raw_params, MODELS)[1] == expected
 
 
 def test_all_old_keys_of_a_file_are_reported_together(write) -> None:
@@ -352,18 +355,18 @@ OVERRIDES["models.rrdb.train.accumulate"] = "models.rrdb.train.accumulation_step
 OVERRIDES["recipes.fast.clip_norm"] = "recipes.fast.max_grad_norm"
 
 
-@pytest.mark.parametrize(("old", "new"), OVERRIDES.items())
-def test_an_override_of_an_old_key_is_refused_and_an_added_one_reported_as_renamed(
-    write, old: str, new: str
-) -> None:
-    """Hydra refuses keys that the file does not have; `+` adds them, and then ours is the error."""
+def test_overrides_of_old_keys_are_refused_by_dvc_and_added_ones_reported_as_renamed(write) -> None:
+    """DVC refuses a key that the file does not have and suggests `+`, which leads to our error."""
     path = write({})
-    name = old.rpartition(".")[2]
-    with pytest.raises(InvalidArgumentError, match=f"Key '{name}' is not in struct"):
-        apply_overrides(path, [f"{old}=1"])
-    assert not problems_of(path)
-    apply_overrides(path, [f"+{old}=1"])
-    assert problems_of(path) == [f"{old} was renamed to {new}"]
+    before = path.read_text()
+    for old in OVERRIDES:
+        with pytest.raises(InvalidArgumentError) as error:
+            apply_overrides(path, [f"{old}=1"])
+        assert f"Could not override '{old}'" in str(error.value.__cause__)
+    assert path.read_text() == before
+    apply_overrides(path, [f"+{old}=1" for old in OVERRIDES])
+    expected = {f"{old} was renamed to {new}" for old, new in OVERRIDES.items()}
+    assert set(problems_of(path)) == expected
 
 
 def test_an_override_with_the_old_name_of_the_default_recipe_is_reported_as_renamed(write) -> None:

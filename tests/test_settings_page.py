@@ -25,7 +25,7 @@ def test_the_page_is_up_to_date(root: Path) -> None:
     assert (root / PAGE).read_text(encoding="utf-8") == page(root)
 
 
-@pytest.mark.parametrize("kind", classes(), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", list(classes()), ids=lambda kind: kind.__name__)
 def test_every_setting_has_a_description_of_one_sentence(kind: type[Settings]) -> None:
     for name, field in kind.model_fields.items():
         text = field.description
