@@ -263,8 +263,8 @@ IMPORTS = {
     "index": {"matplotlib", "pandas"},
     "beton": {"numba"},
     "weights": set(),
-    "train": {"torch", "numba"},
-    "evaluate": {"torch", "numba", "sklearn", "pandas"},
+    "train": {"torch"},
+    "evaluate": {"torch", "sklearn", "pandas"},
     "cost": {"torch"},
     "plots": {"matplotlib", "pandas"},
 }
