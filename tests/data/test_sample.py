@@ -87,8 +87,8 @@ def test_the_lists_have_the_format_of_mini_imagenet(sample: Path) -> None:
     assert (sample / "test.txt").read_bytes() == (
         b"images/red-striped-disc/test_00000.JPEG 0\n"
         b"images/yellow-striped-disc/test_00001.JPEG 1\n"
-        b"images/red-flatten-square/test_00002.JPEG 2\n"
-        b"images/magenta-flatten-square/test_00003.JPEG 3\n"
+        b"images/red-dotted-square/test_00002.JPEG 2\n"
+        b"images/magenta-dotted-square/test_00003.JPEG 3\n"
     )
 
 
