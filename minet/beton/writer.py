@@ -32,7 +32,7 @@ from minet.core.errors import InputError
 from minet.core.files import atomic_write, digest
 from minet.core.threads import ordered_map
 from minet.images.decode import PixelSums
-from minet.images.fast_decode import Memory, prepare_file
+from minet.images.fast_decode import DecodeBuffers, prepare_file
 
 _AT_ONCE = 8  # images that a thread takes at a time: each handing over costs
 _TO_DISK = 200  # images after which the disk is told to begin
@@ -96,7 +96,7 @@ class _Writer:
         self._page_bytes = page_bytes_for(raw_bytes if self._mode == RAW else 2 * raw_bytes)
         self._first = data_offset(len(rows), self._page_bytes)
         self._raw_places = place([raw_bytes] * len(rows), self._first, self._page_bytes)
-        self._memory = Memory()
+        self._buffers = DecodeBuffers()
 
     def records(self, workers: int) -> Generator[list[Record]]:
         """Prepare all images, in their order, some at a time."""
@@ -144,10 +144,10 @@ class _Writer:
         """Read, check, decode and resize one image; put its pixels in place."""
         row, settings = self._rows[number], self._settings
         path = f"{settings.root}/{row['path']}"
-        pixels = self._memory.cropped(settings.crop_px)
+        pixels = self._buffers.cropped(settings.crop_px)
         data = _checked(path, row["xxh3"])
         try:
-            sums = prepare_file(data, settings.resize_px, pixels, self._memory)
+            sums = prepare_file(data, settings.resize_px, pixels, self._buffers)
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
         if self._mode == RAW:

@@ -62,13 +62,13 @@ def prepare(image: Image.Image, resize_px: int, crop_px: int) -> Pixels:
     crop keeps is resized. Columns first, then rows: left to itself, Pillow takes either order, by
     version and shape, and the bytes differ. `minet.images.resize` is the fast form.
     """
-    left, top, right, bottom = kept_box(*image.size, resize_px, crop_px)
+    left, top, right, bottom = crop_box(*image.size, resize_px, crop_px)
     kind, width = Image.Resampling.BILINEAR, image.width
     flat = image.resize((width, crop_px), kind, (0, top, width, bottom))
     return np.asarray(flat.resize((crop_px, crop_px), kind, (left, 0, right, crop_px)))
 
 
-def kept_box(width: int, height: int, resize_px: int, crop_px: int) -> Box:
+def crop_box(width: int, height: int, resize_px: int, crop_px: int) -> Box:
     """Give the part of an image that the centre crop keeps, in pixels of the image."""
     new_width, new_height = _resized(width, height, resize_px)
     # torchvision rounds the corner of the crop half to even, as Python does

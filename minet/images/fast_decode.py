@@ -10,7 +10,7 @@ import numpy as np
 import simplejpeg
 
 from minet.core.arrays import Pixels
-from minet.images.decode import PixelSums, decode, kept_box, orientation
+from minet.images.decode import PixelSums, crop_box, decode, orientation
 from minet.images.resize import Scratch, resize_box
 
 _APP1, _SCAN = b"\xe1", b"\xda"  # markers of a JPEG
@@ -18,7 +18,7 @@ _ALONE = [bytes([marker]) for marker in (0x01, *range(0xD0, 0xD8))]  # without a
 _PLAIN = ("Gray", "YCbCr", "RGB")  # colour spaces that libjpeg-turbo brings to RGB
 
 
-class Memory(threading.local):
+class DecodeBuffers(threading.local):
     """What a thread decodes into and resizes with, used again from image to image."""
 
     def __init__(self) -> None:
@@ -34,27 +34,27 @@ class Memory(threading.local):
         return self._cropped
 
 
-def prepare_file(data: bytes, resize_px: int, out: Pixels, memory: Memory) -> PixelSums:
+def prepare_file(data: bytes, resize_px: int, out: Pixels, buffers: DecodeBuffers) -> PixelSums:
     """Decode a file, resize its short side, crop the centre into `out` (crop_px, crop_px, 3).
 
     Returns the sums of `out`. InputError says why a file is no usable image.
     """
-    image = decode_pixels(data, memory)
+    image = decode_pixels(data, buffers)
     height, width, _ = image.shape
-    box = kept_box(width, height, resize_px, len(out))
-    sums = resize_box(image, box, out, memory.scratch)
+    box = crop_box(width, height, resize_px, len(out))
+    sums = resize_box(image, box, out, buffers.scratch)
     return PixelSums(len(out) ** 2, sums[:3], sums[3:])
 
 
-def decode_pixels(data: bytes, memory: Memory) -> Pixels:
-    """Decode a file to RGB, upright, (H, W, 3); may lie in `memory` until the next call."""
+def decode_pixels(data: bytes, buffers: DecodeBuffers) -> Pixels:
+    """Decode a file to RGB, upright, (H, W, 3); may lie in `buffers` until the next call."""
     if data[:2] == b"\xff\xd8" and _is_upright(data):
         try:
             height, width, space, _ = simplejpeg.decode_jpeg_header(data)
             if space in _PLAIN:
-                if memory.decoded.size < 3 * height * width:
-                    memory.decoded = np.empty(3 * height * width, np.uint8)
-                image: Pixels = simplejpeg.decode_jpeg(data, "RGB", buffer=memory.decoded)
+                if buffers.decoded.size < 3 * height * width:
+                    buffers.decoded = np.empty(3 * height * width, np.uint8)
+                image: Pixels = simplejpeg.decode_jpeg(data, "RGB", buffer=buffers.decoded)
                 return image
         except ValueError:  # of damage, or of what Pillow lets pass: it shall say
             pass

@@ -13,11 +13,11 @@ from PIL import Image
 from minet.beton.jpeg import decode_record, encode_record
 from minet.core.errors import InputError
 from minet.images import fast_decode as pixels_module
-from minet.images.decode import PixelSums, decode, kept_box, prepare
-from minet.images.fast_decode import Memory, decode_pixels, prepare_file
+from minet.images.decode import PixelSums, crop_box, decode, prepare
+from minet.images.fast_decode import DecodeBuffers, decode_pixels, prepare_file
 from minet.images.resize import Scratch, axis_filter, resize_box
 
-MEMORY = Memory()
+BUFFERS = DecodeBuffers()
 
 
 def noise(width: int, height: int, seed: int = 0) -> NDArray[np.uint8]:
@@ -34,7 +34,7 @@ def encoded(image: Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
 def check(image: NDArray[np.uint8], resize_px: int, crop_px: int, scratch: Scratch) -> None:
     out = np.full((crop_px, crop_px, 3), 7, np.uint8)
     height, width, _ = image.shape
-    box = kept_box(width, height, resize_px, crop_px)
+    box = crop_box(width, height, resize_px, crop_px)
     sums = resize_box(image, box, out, scratch)
     reference = prepare(Image.fromarray(image), resize_px, crop_px)
     assert np.array_equal(out, reference)
@@ -108,7 +108,7 @@ FILES = {
 
 @pytest.mark.parametrize("data", FILES.values(), ids=FILES)
 def test_files_are_decoded_to_the_bytes_that_pillow_gives(data: bytes) -> None:
-    assert np.array_equal(decode_pixels(data, MEMORY), np.asarray(decode(data)))
+    assert np.array_equal(decode_pixels(data, BUFFERS), np.asarray(decode(data)))
 
 
 BEFORE_EXIF = {  # what libjpeg passes over before a segment
@@ -129,7 +129,7 @@ def test_images_are_turned_upright_wherever_the_file_says_so(orientation: int, h
     data = data[:2] + BEFORE_EXIF.get(how, b"") + data[2:]
     upright = np.asarray(decode(data))
     assert (upright.shape[0] == 131) == (orientation >= 5)
-    assert np.array_equal(decode_pixels(data, MEMORY), upright)
+    assert np.array_equal(decode_pixels(data, BUFFERS), upright)
 
 
 @pytest.mark.parametrize("name", ["4:2:0", "grey"])
@@ -137,7 +137,7 @@ def test_plain_jpegs_do_not_take_the_way_by_pillow(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pixels_module, "decode", None)
-    assert decode_pixels(FILES[name], Memory()).shape == (97, 131, 3)
+    assert decode_pixels(FILES[name], DecodeBuffers()).shape == (97, 131, 3)
 
 
 def test_what_pillow_lets_pass_is_as_pillow_has_it() -> None:
@@ -145,20 +145,20 @@ def test_what_pillow_lets_pass_is_as_pillow_has_it() -> None:
     data = FILES["4:2:0"]
     at = data.rindex(b"\xff\xd9")
     odd = data[:at] + b"\0\0\0\0" + data[at:]
-    assert np.array_equal(decode_pixels(odd, MEMORY), np.asarray(decode(odd)))
+    assert np.array_equal(decode_pixels(odd, BUFFERS), np.asarray(decode(odd)))
 
 
 def test_a_damaged_file_is_told_as_pillow_tells_it() -> None:
     with pytest.raises(InputError, match="^damaged: "):
-        decode_pixels(FILES["4:2:0"][:1500], MEMORY)
+        decode_pixels(FILES["4:2:0"][:1500], BUFFERS)
     with pytest.raises(InputError, match="^not an image of a known format"):
-        decode_pixels(b"\xff\xd8 and nothing more", MEMORY)
+        decode_pixels(b"\xff\xd8 and nothing more", BUFFERS)
 
 
 def test_a_file_becomes_a_record_as_by_pillow() -> None:
     for data in FILES.values():
         out = np.empty((32, 32, 3), np.uint8)
-        sums = prepare_file(data, 36, out, MEMORY)
+        sums = prepare_file(data, 36, out, BUFFERS)
         reference = prepare(decode(data), 36, 32)
         assert np.array_equal(out, reference)
         assert sums == PixelSums.of(reference)
