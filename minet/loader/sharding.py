@@ -10,10 +10,11 @@ from minet.core.errors import InputError
 
 @dataclass(frozen=True)
 class BatchSharder:
-    """What one of several processes reads of the global batches of `batch_size` images.
+    """The part of each global batch of `batch_size` images that one rank reads.
 
-    Image i of each global batch belongs to rank i modulo `world_size`. `paired` adds to a rank's images
-    the one that follows each in the global batch, the first after the last: what it is mixed with.
+    Image i of each global batch belongs to rank i modulo `world_size`. `paired` appends to a rank's
+    images the next image of each in the global batch (the first after the last): its partner in
+    mixup or CutMix. InputError if a rank would have no image.
     """
 
     batch_size: int
@@ -22,31 +23,29 @@ class BatchSharder:
     paired: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse a batch that leaves a process without images, with InputError."""
+        """Check that every rank has an image."""
         if self.batch_size < self.world_size:
             raise InputError(
-                f"train.batch_size is {self.batch_size}; {self.world_size} processes cannot share it"
+                f"train.batch_size is {self.batch_size}; {self.world_size} processes cannot "
+                "share it"
             )
 
     def own(self, images: int) -> int:
-        """Count this rank's images in a global batch of so many; the last one may leave none."""
+        """Return the number of this rank's images in a global batch; 0 is possible in the last."""
         return len(range(self.rank, images, self.world_size))
 
     @property
     def size(self) -> int:
-        """Images that this rank reads of a whole batch."""
+        """Number of images that this rank reads of a full batch."""
         return self.own(self.batch_size) * (2 if self.paired else 1)
 
     def order(self, order: IndexArray) -> IndexArray:
-        """Give what this rank reads of an epoch.
+        """Return the indices that this rank reads in an epoch.
 
-        Cut into batches of `size`, shares stand side by side as the global batches do, the last one
-        too.
+        Cut into batches of `size`, they match the global batches one by one, the last one too.
         """
         return np.concatenate([order[:0], *map(self._of, batched(order, self.batch_size))])
 
     def _of(self, batch: IndexArray) -> IndexArray:
-        own = batch[self.rank :: self.world_size]
-        return (
-            np.append(own, np.roll(batch, -1)[self.rank :: self.world_size]) if self.paired else own
-        )
+        own = slice(self.rank, None, self.world_size)
+        return np.append(batch[own], np.roll(batch, -1)[own]) if self.paired else batch[own]
