@@ -147,7 +147,7 @@ def read_format(path: Path) -> BetonFormat:
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; `dvc repro` makes it") from error
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not a beton of minet's: {error}") from error
+        raise InputError(f"{path}: not a beton written by minet: {error}") from error
 
 
 def read_header_and_table(path: Path, beton: BetonFormat) -> tuple[bytes, bytes]:

@@ -178,13 +178,13 @@ DAMAGE = {
     cut: "bytes [0-9]+, but its sidecar says [0-9]+: damaged or another file; remove both and run",
     empty: "bytes 0, but its sidecar says",
     longer: "bytes [0-9]+, but its sidecar says",
-    foreign: "not a beton of minet's: its version is 19280, not 2",
-    half_written: "not a beton of minet's: its version is 0, not 2",
-    other_version: "not a beton of minet's: its version is 3, not 2",
+    foreign: "not a beton written by minet: its version is 19280, not 2",
+    half_written: "not a beton written by minet: its version is 0, not 2",
+    other_version: "not a beton written by minet: its version is 3, not 2",
     other_label: "probe_xxh3 [0-9a-f]{32}, but its sidecar says",
-    other_offset: "not a beton of minet's: its allocation table is not in the order",
+    other_offset: "not a beton written by minet: its allocation table is not in the order",
     first_pixel: "probe_xxh3 [0-9a-f]{32}, but its sidecar says",
-    other_storage: "not a beton of minet's: its images differ in mode",
+    other_storage: "not a beton written by minet: its images differ in mode",
 }
 
 
@@ -241,7 +241,7 @@ def test_an_invalid_crafted_beton_is_rejected(
     tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     craft(tmp_path / "a.beton", **changes)
-    with pytest.raises(InputError, match=f"a.beton: not a beton of minet's: {message}$"):
+    with pytest.raises(InputError, match=f"a.beton: not a beton written by minet: {message}$"):
         BetonReader(tmp_path / "a.beton")
 
 
@@ -261,7 +261,7 @@ def test_an_invalid_header_is_rejected(
     with path.open("r+b") as file:
         file.seek(offset)
         file.write(bytes_)
-    with pytest.raises(InputError, match=f"a.beton: not a beton of minet's: {message}$"):
+    with pytest.raises(InputError, match=f"a.beton: not a beton written by minet: {message}$"):
         BetonReader(path)
 
 
