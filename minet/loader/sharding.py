@@ -10,11 +10,10 @@ from minet.core.errors import InputError
 
 @dataclass(frozen=True)
 class BatchSharder:
-    """The part of each global batch of `batch_size` images that one rank reads.
+    """What one of several processes reads of the global batches of `batch_size` images.
 
-    Image i of each global batch belongs to rank i modulo `world_size`. `paired` appends to a rank's
-    images the next image of each in the global batch (the first after the last): its partner in
-    mixup or CutMix. InputError if a rank would have no image.
+    Image i of each global batch belongs to rank i modulo `world_size`. `paired` adds to a rank's images
+    the one that follows each in the global batch, the first after the last: what it is mixed with.
     """
 
     batch_size: int
@@ -23,29 +22,31 @@ class BatchSharder:
     paired: bool = False
 
     def __post_init__(self) -> None:
-        """Check that every rank has an image."""
+        """Refuse a batch that leaves a process without images, with InputError."""
         if self.batch_size < self.world_size:
             raise InputError(
-                f"train.batch_size is {self.batch_size}; {self.world_size} processes cannot "
-                "share it"
+                f"train.batch_size is {self.batch_size}; {self.world_size} processes cannot share it"
             )
 
     def own(self, images: int) -> int:
-        """Return the number of this rank's images in a global batch; 0 is possible in the last."""
+        """Count this rank's images in a global batch of so many; the last one may leave none."""
         return len(range(self.rank, images, self.world_size))
 
     @property
     def size(self) -> int:
-        """Number of images that this rank reads of a full batch."""
+        """Images that this rank reads of a whole batch."""
         return self.own(self.batch_size) * (2 if self.paired else 1)
 
     def order(self, order: IndexArray) -> IndexArray:
-        """Return the indices that this rank reads in an epoch.
+        """Give what this rank reads of an epoch.
 
-        Cut into batches of `size`, they match the global batches one by one, the last one too.
+        Cut into batches of `size`, shares stand side by side as the global batches do, the last one
+        too.
         """
         return np.concatenate([order[:0], *map(self._of, batched(order, self.batch_size))])
 
     def _of(self, batch: IndexArray) -> IndexArray:
-        own = slice(self.rank, None, self.world_size)
-        return np.append(batch[own], np.roll(batch, -1)[own]) if self.paired else batch[own]
+        own = batch[self.rank :: self.world_size]
+        return (
+            np.append(own, np.roll(batch, -1)[self.rank :: self.world_size]) if self.paired else own
+        )
