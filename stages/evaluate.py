@@ -17,7 +17,7 @@ from minet.core.settings import parse, read_settings
 from minet.evaluate.config import EvaluateSettings
 from minet.evaluate.metrics import accuracy_record, class_rows, score_record, submission_rows
 from minet.evaluate.predict import Predictions, predict
-from minet.loader.loader import BetonLoader
+from minet.loader.stream import StreamLoader
 from minet.nn.checkpoint import load_model
 
 
@@ -33,7 +33,7 @@ def main() -> None:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     model, metadata = load_model(args.weights, args.metadata)
-    test = BetonLoader(args.test, batch_size=settings.batch_size, workers=workers())
+    test = StreamLoader(args.test, batch_size=settings.batch_size, workers=workers())
     found = predict(
         model,
         test,
@@ -84,7 +84,7 @@ def _form(metadata: dict[str, Any]) -> InputSpec:
 
 
 def _plan(
-    metadata: dict[str, Any], settings: EvaluateSettings, test: BetonLoader
+    metadata: dict[str, Any], settings: EvaluateSettings, test: StreamLoader
 ) -> EpochPlan | None:
     """Plan what is done to each test image; almost always nothing."""
     seed, recipe = (metadata["settings"][name] for name in ("seed", "train"))

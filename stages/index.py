@@ -1,4 +1,4 @@
-"""Find every image of the lists, check it, and write one CSV per split."""
+"""Check every listed image and write one CSV per split."""
 
 from pathlib import Path
 
@@ -13,11 +13,11 @@ from minet.data.index import CheckedImage, Index, index_images
 from minet.figures import gallery
 from minet.images.decode import decode, prepare
 
-_SHOWN_CLASSES, _SHOWN_EACH, _SHOWN_PX = 10, 6, 112
+_GALLERY_CLASSES, _GALLERY_ROWS, _GALLERY_PX = 10, 6, 112
 
 
 def main() -> None:
-    """Write the index, what was left out, the counts and a picture of the data."""
+    """Write the index, the skipped images, the counts and a gallery of examples."""
     args = parse_paths(__doc__, "settings", "out", "metrics", "picture")
     settings = read_settings(args.settings, DataSettings)
     index = index_images(settings, workers(), lambda items, n: progress_bar(items, n, "index"))
@@ -36,27 +36,27 @@ def main() -> None:
 
 
 def _draw_examples(index: Index, root: Path, path: Path) -> None:
-    """Draw the first images of the first classes of train, a column a class."""
-    classes = index.classes[:_SHOWN_CLASSES]
+    """Draw the first images of the first classes of train, one column per class."""
+    classes = index.classes[:_GALLERY_CLASSES]
     by_class: list[list[CheckedImage]] = [[] for _ in index.classes]
     for image in index.images["train"]:
         by_class[image.entry.label].append(image)
     pictures, captions = [], []
-    for row in range(_SHOWN_EACH):
+    for row in range(_GALLERY_ROWS):
         for label, name in enumerate(classes):
-            shown = by_class[label][row : row + 1]
-            pictures.append(_thumbnail(root / shown[0].entry.path) if shown else _blank())
+            images = by_class[label][row : row + 1]  # empty if the class has fewer
+            pictures.append(_thumbnail(root / images[0].entry.path) if images else _blank())
             captions.append(name if row == 0 else "")
     title = f"train: {len(classes)} of {len(index.classes)} classes, a column each"
     gallery(np.stack(pictures), captions, path, title=title, columns=len(classes))
 
 
 def _thumbnail(path: Path) -> NDArray[np.uint8]:
-    return prepare(decode(path.read_bytes()), _SHOWN_PX, _SHOWN_PX)
+    return prepare(decode(path.read_bytes()), _GALLERY_PX, _GALLERY_PX)
 
 
 def _blank() -> NDArray[np.uint8]:
-    return np.full((_SHOWN_PX, _SHOWN_PX, 3), 255, np.uint8)
+    return np.full((_GALLERY_PX, _GALLERY_PX, 3), 255, np.uint8)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Write the synthetic data set: JPEGs, with lists as mini-ImageNet has them and as CSV tables."""
+"""Write the synthetic data set: JPEGs, with lists in mini-ImageNet's format and as CSV tables."""
 
 from functools import partial
 

@@ -1,7 +1,7 @@
-"""What a training step is given: the same bytes, however a split is stored, read, cut and shared.
+"""The inputs of training steps: the same bytes however a split is stored, read and sharded.
 
-Threads, batch size, ranks, streaming or resident, and where a run is resumed change nothing of an
-image's pixels, its augmentation, what it is mixed with, or its place in the order.
+Threads, batch size, ranks, streaming or resident, and the step at which a run resumes do not change
+an image's pixels, its augmentation, its partner in mixup or CutMix, or its position in the order.
 """
 
 from dataclasses import replace
@@ -24,12 +24,13 @@ from minet.augment.plan import EpochPlan, plan_epoch
 from minet.augment.transforms import AugmentParams, DeviceInputSpec, InputSpec, to_input
 from minet.beton.config import BetonRunSettings
 from minet.beton.writer import write_beton
-from minet.core.arrays import batched
+from minet.core.arrays import batched, ceil_div
 from minet.core.errors import InputError
 from minet.core.files import digest, write_json
 from minet.loader.batch import Batch
 from minet.loader.loader import BetonLoader
 from minet.loader.sharding import BatchSharder
+from minet.loader.stream import StreamLoader
 from tests.helpers.sources import open_one
 
 COUNT, IMAGE_SIZE, INPUT_PX = 90, 24, 16
@@ -40,16 +41,16 @@ PLAIN: dict[str, Any] = {
 AUGMENT = AugmentSettings(**PLAIN, mixup_alpha=0, cutmix_alpha=0)
 MIXED = AugmentSettings(**PLAIN, mixup_alpha=0.5, cutmix_alpha=1)
 CPU = torch.device("cpu")
-WHOLE = InputSpec(INPUT_PX, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
-SPEC = WHOLE.on(CPU)
-ALL_PLANES = {"channel_shuffle": 0, "channel_dropout": 0}
-# planes that a model is given -> how, and what else is done to an image
-SHOWN = {
+ALL = InputSpec(INPUT_PX, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
+SPEC = ALL.on(CPU)
+ALL_CHANNELS = {"channel_shuffle": 0, "channel_dropout": 0}
+# channels that a model sees -> input spec and augmentation
+INPUTS = {
     "all": (SPEC, AUGMENT),
-    "one black, wrapped": (replace(WHOLE, channels="RB", wrap_pixels=True).on(CPU), AUGMENT),
-    "two": (
-        replace(WHOLE, channels="GB", channel_mode="slice").on(CPU),
-        AUGMENT.model_copy(update=ALL_PLANES),
+    "one masked, wrapped": (replace(ALL, channels="RB", wrap_pixels=True).on(CPU), AUGMENT),
+    "two sliced": (
+        replace(ALL, channels="GB", channel_mode="slice").on(CPU),
+        AUGMENT.model_copy(update=ALL_CHANNELS),
     ),
 }
 
@@ -61,7 +62,7 @@ batch_sizes = st.sampled_from([7, 64])
 
 @pytest.fixture(scope="module")
 def betons(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Give the same images in both kinds of storage."""
+    """Return betons of the same images, one for each kind of storage."""
     folder = tmp_path_factory.mktemp("exact")
     rng = np.random.default_rng(0)
     rows = []
@@ -69,8 +70,8 @@ def betons(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         file = folder / f"{number}.png"
         grain = Image.fromarray(rng.integers(0, 256, (5, 6, 3), np.uint8))
         grain.resize((40, 30)).save(file)
-        known = digest(file.read_bytes()).hex()
-        rows.append({"path": file.name, "label": str(number % 9), "xxh3": known})
+        xxh3 = digest(file.read_bytes()).hex()
+        rows.append({"path": file.name, "label": str(number % 9), "xxh3": xxh3})
     paths = {}
     for storage in ("raw", "jpg"):
         choice = {"resize_px": 26, "crop_px": IMAGE_SIZE, "storage": storage, "jpeg_quality": 90}
@@ -82,43 +83,43 @@ def betons(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return paths
 
 
-Seen = list[tuple[int, int, bytes, bytes]]  # place, label, pixels, what the model sees
+Samples = list[tuple[int, int, bytes, bytes]]  # index, label, stored pixels, model input
 
 
-def see(
-    loader: BetonLoader, plan: EpochPlan, order: NDArray[np.int64], form: DeviceInputSpec
-) -> list[Seen]:
-    """Read an order and augment each batch, as training does; a list of images a batch."""
-    draws, done, batches = AugmentParams.of(plan, order, CPU), 0, []
+def read_samples(
+    loader: BetonLoader, plan: EpochPlan, order: NDArray[np.int64], spec: DeviceInputSpec
+) -> list[Samples]:
+    """Read an order and augment each batch as training does; one list per batch."""
+    params, done, batches = AugmentParams.of(plan, order, CPU), 0, []
     for batch in loader.batches(order):
-        inputs = to_input(batch.images, form, draws.part(done, len(batch.indices)))
+        inputs = to_input(batch.images, spec, params.part(done, len(batch.indices)))
         done += len(batch.indices)
-        batches.append(_seen(batch, inputs))
+        batches.append(_samples(batch, inputs))
     return batches
 
 
-def _seen(batch: Batch, inputs: torch.Tensor) -> Seen:
-    places, labels = batch.indices.tolist(), batch.labels.tolist()
-    stored, seen = ([image.numpy().tobytes() for image in x] for x in (batch.images, inputs))
-    return list(zip(places, labels, stored, seen, strict=True))
+def _samples(batch: Batch, inputs: torch.Tensor) -> Samples:
+    indices, labels = batch.indices.tolist(), batch.labels.tolist()
+    stored, augmented = ([image.numpy().tobytes() for image in x] for x in (batch.images, inputs))
+    return list(zip(indices, labels, stored, augmented, strict=True))
 
 
 @pytest.fixture(scope="module")
-def reference(betons: dict[str, Path]) -> dict[tuple[str, str, int], Seen]:
-    """Give each epoch as one thread streams it in one batch."""
-    found = {}
+def reference(betons: dict[str, Path]) -> dict[tuple[str, str, int], Samples]:
+    """Return each epoch, streamed by one thread as one batch."""
+    epochs = {}
     for storage, path in betons.items():
-        loader = BetonLoader(path, batch_size=COUNT, workers=1)
-        for (shown, (form, augment)), epoch in product(SHOWN.items(), (0, 3)):
+        loader = StreamLoader(path, batch_size=COUNT, workers=1)
+        for (name, (spec, augment)), epoch in product(INPUTS.items(), (0, 3)):
             plan = plan_epoch(COUNT, IMAGE_SIZE, augment, 5, epoch)
-            (found[storage, shown, epoch],) = see(loader, plan, plan.order, form)
-    return found
+            (epochs[storage, name, epoch],) = read_samples(loader, plan, plan.order, spec)
+    return epochs
 
 
 @settings(deadline=None, max_examples=60)
 @given(
     storage=storages,
-    shown=st.sampled_from(list(SHOWN)),
+    name=st.sampled_from(list(INPUTS)),
     cache=caches,
     threads=threads,
     batch_size=batch_sizes,
@@ -126,12 +127,12 @@ def reference(betons: dict[str, Path]) -> dict[tuple[str, str, int], Seen]:
     epoch=st.sampled_from([0, 3]),
     data=st.data(),
 )
-def test_an_epoch_is_the_same_however_it_is_read_shared_and_resumed(
+def test_an_epoch_is_the_same_however_it_is_read_sharded_and_resumed(
     *,
     betons: dict[str, Path],
-    reference: dict[tuple[str, str, int], Seen],
+    reference: dict[tuple[str, str, int], Samples],
     storage: str,
-    shown: str,
+    name: str,
     cache: Any,
     threads: int,
     batch_size: int,
@@ -139,51 +140,51 @@ def test_an_epoch_is_the_same_however_it_is_read_shared_and_resumed(
     epoch: int,
     data: st.DataObject,
 ) -> None:
-    """Each rank reads its share of every global batch; together they are the epoch, in order."""
-    steps = -(-COUNT // batch_size)
+    """Each rank reads its part of every global batch; together they are the epoch, in order."""
+    steps = ceil_div(COUNT, batch_size)
     resumed_at = data.draw(st.integers(0, steps - 1), label="resumed at step")
-    form, augment = SHOWN[shown]
+    spec, augment = INPUTS[name]
     plan = plan_epoch(COUNT, IMAGE_SIZE, augment, 5, epoch)
-    left = plan.order[resumed_at * batch_size :]
-    shares = []
+    remaining = plan.order[resumed_at * batch_size :]
+    by_rank = []
     for rank in range(ranks):
-        share = BatchSharder(batch_size, rank, ranks)
-        loader = open_one(betons[storage], batch_size=share.size, workers=threads, cache=cache)
-        shares.append(see(loader, plan, share.order(left), form))
-    seen: Seen = []
+        sharder = BatchSharder(batch_size, rank, ranks)
+        loader = open_one(betons[storage], batch_size=sharder.size, workers=threads, cache=cache)
+        by_rank.append(read_samples(loader, plan, sharder.order(remaining), spec))
+    samples: Samples = []
     for step in range(steps - resumed_at):
-        parts = [share[step] if step < len(share) else [] for share in shares]
-        whole: Seen = [None] * sum(map(len, parts))  # type: ignore[list-item]
+        parts = [batches[step] if step < len(batches) else [] for batches in by_rank]
+        global_batch: Samples = [None] * sum(map(len, parts))  # type: ignore[list-item]
         for rank, part in enumerate(parts):
-            whole[rank::ranks] = part
-        seen += whole
-    assert seen == reference[storage, shown, epoch][resumed_at * batch_size :]
+            global_batch[rank::ranks] = part
+        samples += global_batch
+    assert samples == reference[storage, name, epoch][resumed_at * batch_size :]
 
 
-Mixed = dict[int, tuple[int, int, bytes, float]]  # image: its label, its partner's, input, share
+Mixed = dict[int, tuple[int, int, bytes, float]]  # image: two labels, mixed input, lambda
 
 
 @cache
 def mixed_by_hand(path: Path, batch_size: int) -> Mixed:
-    """Mix each image of an epoch with the one that follows it in its batch, one by one."""
+    """Mix each image of an epoch with the next one in its batch, one by one."""
     plan = plan_epoch(COUNT, IMAGE_SIZE, MIXED, 5, 1)
-    (batch,) = BetonLoader(path, batch_size=COUNT, workers=1).batches(np.arange(COUNT))
+    (batch,) = StreamLoader(path, batch_size=COUNT, workers=1).batches(np.arange(COUNT))
     inputs = to_input(batch.images, SPEC, AugmentParams.of(plan, batch.indices, CPU))
     assert plan.mixes is not None
-    found = {}
-    for whole in batched(plan.order, batch_size):
-        cycle = whole.tolist()
+    mixed = {}
+    for indices in batched(plan.order, batch_size):
+        cycle = indices.tolist()
         for image, partner in zip(cycle, [*cycle[1:], cycle[0]], strict=True):
-            draw = torch.from_numpy(plan.mixes[image : image + 1])
-            one, share = mix(inputs[image : image + 1], inputs[partner : partner + 1], draw)
+            params = torch.from_numpy(plan.mixes[image : image + 1])
+            one, weight = mix(inputs[image : image + 1], inputs[partner : partner + 1], params)
             labels = batch.labels[[image, partner]].tolist()
-            found[image] = (*labels, one[0].numpy().tobytes(), float(share))
-    return found
+            mixed[image] = (*labels, one[0].numpy().tobytes(), float(weight))
+    return mixed
 
 
 @settings(deadline=None, max_examples=16)
 @given(storage=storages, cache=caches, batch_size=batch_sizes, ranks=ranks, data=st.data())
-def test_an_image_is_mixed_with_the_same_one_by_the_same_bytes_whoever_reads_it(
+def test_an_image_has_the_same_partner_and_mixed_bytes_on_any_number_of_ranks(
     *,
     betons: dict[str, Path],
     storage: str,
@@ -192,19 +193,19 @@ def test_an_image_is_mixed_with_the_same_one_by_the_same_bytes_whoever_reads_it(
     ranks: int,
     data: st.DataObject,
 ) -> None:
-    """Ranks read the partners of their images too; one process alone has them in its batch."""
+    """Ranks also read the partners of their images; a single process has them in its batch."""
     plan = plan_epoch(COUNT, IMAGE_SIZE, MIXED, 5, 1)
     assert plan.mixes is not None
-    resumed_at = data.draw(st.integers(0, -(-COUNT // batch_size) - 1), label="resumed at step")
-    left = plan.order[resumed_at * batch_size :]
-    found: Mixed = {}
+    resumed_at = data.draw(st.integers(0, ceil_div(COUNT, batch_size) - 1), label="resumed at step")
+    remaining = plan.order[resumed_at * batch_size :]
+    mixed: Mixed = {}
     for rank in range(ranks):
-        share = BatchSharder(batch_size, rank, ranks, paired=ranks > 1)
-        loader = open_one(betons[storage], batch_size=share.size, workers=2, cache=cache)
-        order = share.order(left)
-        draws, done = AugmentParams.of(plan, order, CPU), 0
+        sharder = BatchSharder(batch_size, rank, ranks, paired=ranks > 1)
+        loader = open_one(betons[storage], batch_size=sharder.size, workers=2, cache=cache)
+        order = sharder.order(remaining)
+        params, done = AugmentParams.of(plan, order, CPU), 0
         for batch in loader.batches(order):
-            part = draws.part(done, len(batch.indices))
+            part = params.part(done, len(batch.indices))
             done += len(batch.indices)
             inputs = to_input(batch.images, SPEC, part)
             if ranks > 1:
@@ -214,35 +215,35 @@ def test_an_image_is_mixed_with_the_same_one_by_the_same_bytes_whoever_reads_it(
                 partners, labels = inputs.roll(-1, dims=0), batch.labels
                 other = labels.roll(-1)
             assert part.mixes is not None
-            ones, shares = mix(inputs, partners, part.mixes[: len(inputs)])
+            ones, weights = mix(inputs, partners, part.mixes[: len(inputs)])
             for row, image in enumerate(batch.indices[: len(inputs)].tolist()):
-                assert image not in found
+                assert image not in mixed
                 both = (int(labels[row]), int(other[row]))
-                found[image] = (*both, ones[row].numpy().tobytes(), float(shares[row]))
+                mixed[image] = (*both, ones[row].numpy().tobytes(), float(weights[row]))
     expected = mixed_by_hand(betons[storage], batch_size)
-    assert found == {image: expected[image] for image in left.tolist()}
+    assert mixed == {image: expected[image] for image in remaining.tolist()}
 
 
 @given(st.integers(0, 200), st.integers(1, 64), st.integers(1, 9))
-def test_ranks_share_every_global_batch_evenly(count: int, batch_size: int, ranks: int) -> None:
+def test_ranks_split_every_global_batch_evenly(count: int, batch_size: int, ranks: int) -> None:
     batch_size = max(batch_size, ranks)
     order = np.random.default_rng(0).permutation(count)
-    shares = [BatchSharder(batch_size, rank, ranks) for rank in range(ranks)]
-    cut = [list(batched(share.order(order), share.size)) for share in shares]
-    for number, whole in enumerate(batched(order, batch_size)):
-        parts = [parts[number].tolist() if number < len(parts) else [] for parts in cut]
-        assert sorted(chain.from_iterable(parts)) == sorted(whole.tolist())
+    sharders = [BatchSharder(batch_size, rank, ranks) for rank in range(ranks)]
+    by_rank = [list(batched(sharder.order(order), sharder.size)) for sharder in sharders]
+    for step, global_batch in enumerate(batched(order, batch_size)):
+        parts = [batches[step].tolist() if step < len(batches) else [] for batches in by_rank]
+        assert sorted(chain.from_iterable(parts)) == sorted(global_batch.tolist())
         assert all(more - fewer in (0, 1) for more, fewer in pairwise(map(len, parts)))
 
 
-def test_more_ranks_than_images_in_a_batch_are_refused() -> None:
+def test_more_ranks_than_images_in_a_batch_are_rejected() -> None:
     with pytest.raises(InputError, match=r"train.batch_size is 3; 4 processes cannot share it"):
         BatchSharder(3, 0, 4)
 
 
-def test_epochs_differ(reference: dict[tuple[str, str, int], Seen]) -> None:
-    """The tests above would hold of a plan that never changes."""
+def test_epochs_differ(reference: dict[tuple[str, str, int], Samples]) -> None:
+    """The tests above would pass with a plan that never changes."""
     first, second = reference["raw", "all", 0], reference["raw", "all", 3]
     assert [one[0] for one in first] != [one[0] for one in second]
-    by_place = {one[0]: one[3] for one in second}
-    assert sum(by_place[one[0]] == one[3] for one in first) < 5
+    by_index = {one[0]: one[3] for one in second}
+    assert sum(by_index[one[0]] == one[3] for one in first) < 5

@@ -15,7 +15,7 @@ from benchmarks.peers.torch_loaders import reference_transform
 from benchmarks.photos import DENSE, LIGHT, write_photos
 from minet.beton.jpeg import encode_record
 from minet.core.threads import ordered_map
-from minet.images.fast_decode import Memory, prepare_file
+from minet.images.fast_decode import DecodeBuffers, prepare_file
 
 Pixels = NDArray[np.uint8]
 
@@ -45,7 +45,7 @@ def _described(paths: list[Path]) -> dict[str, Any]:
 
 def _save_pixels(job: Job) -> None:
     """Write the three arrays of pixels, and the JPEGs of 224 px between them."""
-    photos, transform, memory = job.photo_paths(), reference_transform(), Memory()
+    photos, transform, buffers = job.photo_paths(), reference_transform(), DecodeBuffers()
 
     def reference(number: int) -> Pixels:
         with Image.open(photos[number]) as image:
@@ -53,7 +53,7 @@ def _save_pixels(job: Job) -> None:
 
     def prepared(number: int) -> Pixels:
         out = np.empty((IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
-        prepare_file(Path(photos[number]).read_bytes(), RESIZE_PX, out, memory)
+        prepare_file(Path(photos[number]).read_bytes(), RESIZE_PX, out, buffers)
         return out
 
     _save(job, "reference.npy", reference)

@@ -9,8 +9,8 @@ import numpy as np
 
 from benchmarks.peers.betons import IMAGE_SIZE, RESIZE_PX
 from minet.core.files import digest
-from minet.images.decode import kept_box
-from minet.images.fast_decode import Memory, decode_pixels
+from minet.images.decode import crop_box
+from minet.images.fast_decode import DecodeBuffers, decode_pixels
 from minet.images.resize import resize_box
 
 STEPS = ("read", "digest of the file", "decode", "resize and sums", "digest of the record", "write")
@@ -21,7 +21,7 @@ def steps(folder: Path, repeats: int) -> dict[str, list[float]]:
     paths = sorted(folder.glob("*.jpg"))
     found: dict[str, list[float]] = {name: [] for name in STEPS}
     with tempfile.NamedTemporaryFile(dir=folder.parent) as file:
-        _once(paths[:8], file.fileno())  # code is compiled, memory grows
+        _once(paths[:8], file.fileno())  # numba compiles, buffers grow
         for _ in range(repeats):
             for name, milliseconds in _once(paths, file.fileno()).items():
                 found[name].append(milliseconds)
@@ -30,7 +30,7 @@ def steps(folder: Path, repeats: int) -> dict[str, list[float]]:
 
 def _once(paths: list[Path], file: int) -> dict[str, float]:
     """Do to each image what `write_beton` does, a clock after each step."""
-    memory, pixels = Memory(), np.empty((IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
+    buffers, pixels = DecodeBuffers(), np.empty((IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
     spent = dict.fromkeys(STEPS, 0)
     for number, path in enumerate(paths):
         at = [time.thread_time_ns()]
@@ -39,10 +39,10 @@ def _once(paths: list[Path], file: int) -> dict[str, float]:
         at.append(time.thread_time_ns())
         digest(data).hex()
         at.append(time.thread_time_ns())
-        image = decode_pixels(data, memory)
+        image = decode_pixels(data, buffers)
         at.append(time.thread_time_ns())
-        box = kept_box(image.shape[1], image.shape[0], RESIZE_PX, IMAGE_SIZE)
-        resize_box(image, box, pixels, memory.scratch)
+        box = crop_box(image.shape[1], image.shape[0], RESIZE_PX, IMAGE_SIZE)
+        resize_box(image, box, pixels, buffers.scratch)
         at.append(time.thread_time_ns())
         digest(pixels.data)
         at.append(time.thread_time_ns())

@@ -6,7 +6,8 @@ from benchmarks.peers.betons import Storage, rows_of, write
 from benchmarks.peers.contest import Batches, Competitor, Job, Opened, reading
 from minet.core.arrays import all_indices
 from minet.loader.config import Cache
-from minet.loader.loader import BetonLoader, open_loaders
+from minet.loader.loader import open_loaders
+from minet.loader.stream import StreamLoader
 from minet.train.allocator import keep_freed_memory
 
 
@@ -20,7 +21,7 @@ def _writing(storage: Storage) -> Competitor:
             return len(rows)
 
         def look() -> Batches:
-            loader = BetonLoader(path, batch_size=job.batch_size, workers=job.threads)
+            loader = StreamLoader(path, batch_size=job.batch_size, workers=job.threads)
             for batch in loader.batches(all_indices(loader.count)):
                 yield batch.images, torch.from_numpy(batch.indices)
 

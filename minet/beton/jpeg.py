@@ -1,4 +1,4 @@
-"""The JPEG of one record of a beton."""
+"""Encode and decode the JPEG of one record of a beton."""
 
 import simplejpeg
 
@@ -7,10 +7,10 @@ from minet.core.errors import InputError
 
 
 def decode_record(data: bytes | bytearray, out: Pixels) -> None:
-    """Decode a JPEG that a beton holds into `out` (side, side, 3).
+    """Decode a record's JPEG into `out` (side, side, 3).
 
-    InputError if it is damaged in any way or of another size: libjpeg-turbo goes on over damage
-    and leaves in `out` what it held.
+    InputError if it is damaged in any way or of another size: libjpeg-turbo continues after damage
+    and leaves the old pixels in `out`.
     """
     try:
         height, width, _, _ = simplejpeg.decode_jpeg_header(data)
@@ -24,6 +24,6 @@ def decode_record(data: bytes | bytearray, out: Pixels) -> None:
 
 
 def encode_record(pixels: Pixels, quality: int) -> bytes:
-    """Encode an image (side, side, 3) as a JPEG with colours at half the resolution."""
+    """Encode an image (side, side, 3) as a JPEG with 4:2:0 chroma subsampling."""
     data: bytes = simplejpeg.encode_jpeg(pixels, quality, "RGB", "420")
     return data

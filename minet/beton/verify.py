@@ -1,4 +1,4 @@
-"""Every byte of a beton held against its sidecar, and FFCV's own reader as a second witness."""
+"""Check every byte of a beton against its sidecar, and its format against FFCV's own reader."""
 
 from pathlib import Path
 from typing import Any
@@ -8,24 +8,24 @@ from minet.core.errors import InputError
 
 
 def verify(path: Path, workers: int) -> dict[str, Any]:
-    """Read a beton whole; return its sidecar's record, or InputError with all that is wrong."""
-    records = BetonReader(path)
-    records.check_all(workers)
-    _check_with_ffcv(records)
-    return records.sidecar
+    """Read a whole beton; return its sidecar. InputError lists all problems."""
+    beton = BetonReader(path)
+    beton.check_all(workers)
+    _check_with_ffcv(beton)
+    return beton.sidecar
 
 
-def _check_with_ffcv(records: BetonReader) -> None:
-    """Let FFCV say where the images are; its import takes seconds, so nothing else needs it."""
+def _check_with_ffcv(beton: BetonReader) -> None:
+    """Compare offsets and labels with FFCV's. Its import takes seconds; nothing else needs it."""
     from ffcv.reader import Reader
 
-    reader, layout = Reader(str(records.path)), records.layout
+    reader = Reader(str(beton.path))
     image, label = (reader.metadata[name] for name in reader.metadata.dtype.names)
     same = (
         reader.field_names == ["image", "label"]
-        and image["data_ptr"].tolist() == layout.pointers.tolist()
-        and label.reshape(-1).tolist() == layout.labels.tolist()
-        and reader.alloc_table["size"].tolist() == layout.sizes.tolist()
+        and image["data_ptr"].tolist() == beton.format.offsets.tolist()
+        and label.reshape(-1).tolist() == beton.format.labels.tolist()
+        and reader.alloc_table["size"].tolist() == beton.format.sizes.tolist()
     )
     if not same:
-        raise InputError(f"{records.path}: FFCV reads other places or labels than minet does")
+        raise InputError(f"{beton.path}: FFCV reads other offsets or labels than minet does")

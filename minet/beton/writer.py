@@ -1,8 +1,8 @@
-"""Writing betons: threads decode and resize, one writer lays the records out in their order.
+"""Write betons: threads decode and resize images, one writer stores the records in order.
 
-FFCV's own writer would hang for ever on one bad image and give other bytes on every run
-(libffcv/ffcv#142). Here the bytes do not depend on the number of workers, nor memory on the number
-of images.
+FFCV's own writer hangs forever on one bad image and writes other bytes on every run
+(libffcv/ffcv#142). Here the bytes do not depend on the number of workers, nor the memory on the
+number of images.
 """
 
 import os
@@ -21,21 +21,22 @@ from minet.beton.format import (
     RAW,
     BetonFormat,
     ContentDigest,
+    Int64Array,
     data_offset,
     next_offset,
     page_bytes_for,
-    place,
     probe_digest,
+    record_offsets,
 )
 from minet.beton.jpeg import encode_record
 from minet.core.errors import InputError
 from minet.core.files import atomic_write, digest
 from minet.core.threads import ordered_map
 from minet.images.decode import PixelSums
-from minet.images.fast_decode import Memory, prepare_file
+from minet.images.fast_decode import DecodeBuffers, prepare_file
 
-_AT_ONCE = 8  # images that a thread takes at a time: each handing over costs
-_TO_DISK = 200  # images after which the disk is told to begin
+_CHUNK_SIZE = 8  # images that a thread prepares as one task: every task has a cost
+_FLUSH_EVERY = 200  # images between calls that start writing to the disk
 
 Row = Mapping[str, str]
 Progress = Callable[[Iterable["Record"], int], Iterable["Record"]]
@@ -45,9 +46,9 @@ Progress = Callable[[Iterable["Record"], int], Iterable["Record"]]
 class Record:
     """One image of a beton."""
 
-    digest: bytes  # of what is stored
-    sums: PixelSums  # of the pixels, before compression
-    jpeg: bytes | None  # yet to be written; None for raw pixels, whose place is known beforehand
+    digest: bytes  # of the stored bytes
+    sums: PixelSums  # of the pixels before compression
+    jpeg: bytes | None  # to be written; None if raw: pixels are written as soon as prepared
 
 
 def write_beton(
@@ -58,22 +59,22 @@ def write_beton(
     workers: int,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Write the images of an index (columns path, label, xxh3); return the sidecar's record.
+    """Write the images of an index (columns path, label, xxh3); return the sidecar.
 
-    The beton appears whole or not at all. InputError names an image that is no longer what the
-    index saw. `progress` wraps the stream of records for a display.
+    The beton appears whole or not at all. InputError names an image that changed since it was
+    indexed. `progress` wraps the stream of records for a display.
     """
     with atomic_write(path) as partial:
         file = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         try:
             writer = _Writer(file, rows, settings)
-            # closed before the file is: what ends the writing early ends its threads
-            with closing(writer.records(workers)) as groups:
-                records = progress(chain.from_iterable(groups), len(rows))
-                layout, content, sums = writer.finish(records)
+            # closed before the file: an early end of the writing also ends its threads
+            with closing(writer.records(workers)) as chunks:
+                records = progress(chain.from_iterable(chunks), len(rows))
+                beton, content, sums = writer.finish(records)
         finally:
             os.close(file)
-        probe, size_bytes = probe_digest(partial, layout), partial.stat().st_size
+        probe, size_bytes = probe_digest(partial, beton), partial.stat().st_size
     return {
         "content_xxh3": content,
         "probe_xxh3": probe,
@@ -87,91 +88,95 @@ def write_beton(
 
 
 class _Writer:
-    """A beton while it is written: threads put raw pixels in place, JPEGs wait for their turn."""
+    """A beton being written: threads write raw pixels at known offsets, JPEGs in their order."""
 
     def __init__(self, file: int, rows: Sequence[Row], settings: BetonRunSettings) -> None:
         self._file, self._rows, self._settings = file, rows, settings
-        self._mode, raw_bytes = MODES[settings.storage], 3 * settings.crop_px**2
+        self._mode, self._raw_bytes = MODES[settings.storage], 3 * settings.crop_px**2
         # a JPEG of noise at quality 100 is larger than its pixels
-        self._page_bytes = page_bytes_for(raw_bytes if self._mode == RAW else 2 * raw_bytes)
-        self._first = data_offset(len(rows), self._page_bytes)
-        self._raw_places = place([raw_bytes] * len(rows), self._first, self._page_bytes)
-        self._memory = Memory()
+        max_bytes = self._raw_bytes if self._mode == RAW else 2 * self._raw_bytes
+        self._page_bytes = page_bytes_for(max_bytes)
+        self._data_offset = data_offset(len(rows), self._page_bytes)
+        self._raw_offsets = self._offsets([self._raw_bytes] * len(rows))
+        self._buffers = DecodeBuffers()
 
     def records(self, workers: int) -> Generator[list[Record]]:
-        """Prepare all images, in their order, some at a time."""
+        """Prepare all images in order, in chunks."""
         numbers = range(len(self._rows))
-        groups = [numbers[first : first + _AT_ONCE] for first in numbers[::_AT_ONCE]]
-        return ordered_map(lambda group: [self._record(n) for n in group], groups, workers)
+        chunks = [numbers[first : first + _CHUNK_SIZE] for first in numbers[::_CHUNK_SIZE]]
+        return ordered_map(lambda chunk: [self._record(n) for n in chunk], chunks, workers)
 
     def finish(self, records: Iterable[Record]) -> tuple[BetonFormat, str, PixelSums]:
-        """Write what is not yet written; give layout, digest and sums."""
-        content, sums, sizes, at = ContentDigest(), PixelSums(), [], self._first
+        """Write JPEGs, header and table; return the format, the content's digest and the sums."""
+        content, sums, sizes, end = ContentDigest(), PixelSums(), [], self._data_offset
         for record in records:
-            size_bytes = 3 * self._settings.crop_px**2
+            size_bytes = self._raw_bytes
             if record.jpeg is not None:
                 size_bytes = len(record.jpeg)
-                at = next_offset(at, size_bytes, self._page_bytes)
-                _write_at(self._file, record.jpeg, at)
-                at += size_bytes
+                offset = next_offset(end, size_bytes, self._page_bytes)
+                _write_at(self._file, record.jpeg, offset)
+                end = offset + size_bytes
             sizes.append(size_bytes)
             content.add(record.digest)
             sums += record.sums
-            if self._mode == RAW and len(sizes) % _TO_DISK == 0:
-                self._begin_to_disk(len(sizes) - _TO_DISK, len(sizes))
-        layout = BetonFormat(
-            self._page_bytes,
-            self._settings.crop_px,
-            self._mode,
-            np.array([int(row["label"]) for row in self._rows], np.int64),
-            place(sizes, self._first, self._page_bytes),
-            np.array(sizes, np.int64),
+            if self._mode == RAW and len(sizes) % _FLUSH_EVERY == 0:
+                self._start_flush(len(sizes) - _FLUSH_EVERY, len(sizes))
+        beton = BetonFormat(
+            page_bytes=self._page_bytes,
+            image_size=self._settings.crop_px,
+            mode=self._mode,
+            labels=np.array([int(row["label"]) for row in self._rows], np.int64),
+            offsets=self._offsets(sizes),
+            sizes=np.array(sizes, np.int64),
         )
-        head, table = layout.head(), layout.table()
-        _write_at(self._file, head, 0)
-        _write_at(self._file, table, layout.table_at)  # what no record fills reads as zeros
-        return layout, content.result(head, table), sums
+        header, table = beton.header(), beton.allocation_table()
+        _write_at(self._file, header, 0)
+        _write_at(self._file, table, beton.table_offset)  # gaps between records read as zeros
+        return beton, content.result(header, table), sums
 
-    def _begin_to_disk(self, first: int, end: int) -> None:
-        """Have the disk take some images while others are decoded, rather than all at the end.
+    def _offsets(self, sizes: Sequence[int]) -> Int64Array:
+        return record_offsets(sizes, self._data_offset, self._page_bytes)
 
-        Linux begins to write what it is advised not to keep, and keeps what is not yet on the disk.
+    def _start_flush(self, first: int, end: int) -> None:
+        """Let the disk write some images while others are decoded, not all at the end.
+
+        With POSIX_FADV_DONTNEED Linux starts to write dirty pages and drops only clean ones.
         """
-        start, stop = int(self._raw_places[first]), int(self._raw_places[end - 1])
+        start, stop = int(self._raw_offsets[first]), int(self._raw_offsets[end - 1])
         os.posix_fadvise(self._file, start, stop - start, os.POSIX_FADV_DONTNEED)
 
     def _record(self, number: int) -> Record:
-        """Read, check, decode and resize one image; put its pixels in place."""
+        """Read, check, decode and resize one image; write it if raw."""
         row, settings = self._rows[number], self._settings
         path = f"{settings.root}/{row['path']}"
-        pixels = self._memory.cropped(settings.crop_px)
-        data = _checked(path, row["xxh3"])
+        pixels = self._buffers.cropped(settings.crop_px)
+        data = _read_checked(path, row["xxh3"])
         try:
-            sums = prepare_file(data, settings.resize_px, pixels, self._memory)
+            sums = prepare_file(data, settings.resize_px, pixels, self._buffers)
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
         if self._mode == RAW:
-            _write_at(self._file, pixels.data, int(self._raw_places[number]))
-            return Record(digest(pixels.data), sums, None)
+            _write_at(self._file, pixels.data, int(self._raw_offsets[number]))
+            return Record(digest(pixels.data), sums, jpeg=None)
         jpeg = encode_record(pixels, settings.jpeg_quality)
         return Record(digest(jpeg), sums, jpeg)
 
 
-def _checked(path: str, known: str) -> bytes:
-    """Read an image's file, which must still be what the index saw."""
+def _read_checked(path: str, xxh3: str) -> bytes:
+    """Read an image file, which must have the digest in the index."""
     try:
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - a Path costs as much again
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - a Path doubles the cost
             data = file.read()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    if digest(data).hex() != known:
+    if digest(data).hex() != xxh3:
         raise InputError(f"{path}: changed since it was indexed; run `dvc repro` again")
     return data
 
 
-def _write_at(file: int, data: bytes | memoryview, at: int) -> None:
-    """Write all of it, whatever the number of calls it takes."""
+def _write_at(file: int, data: bytes | memoryview, offset: int) -> None:
+    """Write all of `data` at an offset, in as many calls as it takes."""
     left = memoryview(data).cast("B")
     while left:
-        written = os.pwrite(file, left, at)
-        left, at = left[written:], at + written
+        count = os.pwrite(file, left, offset)
+        left, offset = left[count:], offset + count

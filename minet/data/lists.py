@@ -1,4 +1,4 @@
-"""Which images belong to a split, and their labels: list files, CSV tables, class folders."""
+"""Read the images of a split and their labels: list files, CSV tables, class folders."""
 
 import csv
 import io
@@ -16,7 +16,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 @dataclass(frozen=True)
 class Entry:
-    """An image as it is listed: its path below the root, its label, and where that is said."""
+    """A listed image: its path below the root, its label, and the file and line that list it."""
 
     path: str
     label: int
@@ -24,10 +24,10 @@ class Entry:
 
 
 def parse_list(text: str, source: str) -> list[Entry]:
-    """Read lines of `relative/path label`, as mini-ImageNet ships them.
+    """Parse lines of `relative/path label`, the format of mini-ImageNet.
 
-    The label is what follows the last blank or tab; a path may hold blanks. Empty lines, Windows
-    line ends and a byte-order mark are fine.
+    The label follows the last blank or tab; a path may contain blanks. Empty lines, Windows line
+    ends and a byte-order mark are accepted. InputError lists all problems.
     """
     rows = []
     for number, line in enumerate(io.StringIO(text.removeprefix("\ufeff"), newline=None), start=1):
@@ -38,7 +38,10 @@ def parse_list(text: str, source: str) -> list[Entry]:
 
 
 def parse_csv(text: str, source: str) -> list[Entry]:
-    """Read a CSV whose header names the columns `path` and `label`; other columns are ignored."""
+    """Parse a CSV with the columns `path` and `label`; other columns are ignored.
+
+    InputError lists all problems.
+    """
     try:
         return _entries(list(_csv_rows(text.removeprefix("\ufeff"), source)))
     except csv.Error as error:
@@ -48,7 +51,8 @@ def parse_csv(text: str, source: str) -> list[Entry]:
 def parse_folders(files: Iterable[str], classes: Sequence[str], folder: str) -> list[Entry]:
     """Label the files `<folder>/<class>/.../<name>` (paths below the root) by their class.
 
-    Only files of a known image suffix count; hidden ones and those in hidden folders do not.
+    Only files with a suffix in SUFFIXES count; hidden files and hidden folders do not. InputError
+    lists all images of unknown classes.
     """
     labels = {name: label for label, name in enumerate(classes)}
     depth = len(PurePosixPath(folder).parts)
@@ -69,18 +73,18 @@ def parse_folders(files: Iterable[str], classes: Sequence[str], folder: str) -> 
     return entries
 
 
-def label_problems(splits: Mapping[str, Sequence[Entry]], most: int = 20) -> list[str]:
-    """Check labels over the splits: 0 to K-1, each class in train, no split empty.
+def label_problems(splits: Mapping[str, Sequence[Entry]], max_named: int = 20) -> list[str]:
+    """Return the problems of labels: they must be 0 to K-1, all in train, and no split empty.
 
-    At most `most` absent classes are named: a label may be a number far beyond the classes.
+    At most `max_named` missing classes are named: one label may be a huge number by mistake.
     """
     problems = [f"{split}: no images listed" for split in SPLITS if not splits[split]]
     labels = {split: {entry.label for entry in splits[split]} for split in SPLITS}
-    highest = max((max(found, default=0) for found in labels.values()), default=0)
-    lacking = (label for label in range(highest + 1) if label not in labels["train"])
-    absent = [str(label) for label in islice(lacking, most + 1)]
-    if absent and labels["train"]:
-        shown = [*absent[:most], "..."] if len(absent) > most else absent
+    highest = max((max(values, default=0) for values in labels.values()), default=0)
+    gaps = (label for label in range(highest + 1) if label not in labels["train"])
+    missing = [str(label) for label in islice(gaps, max_named + 1)]
+    if missing and labels["train"]:
+        shown = [*missing[:max_named], "..."] if len(missing) > max_named else missing
         problems.append(
             f"train: no image of class {', '.join(shown)}; labels must be 0 to K-1 "
             f"(the highest found is {highest}) and each class must be present in train"
@@ -89,14 +93,14 @@ def label_problems(splits: Mapping[str, Sequence[Entry]], most: int = 20) -> lis
 
 
 def class_names(entries: Sequence[Entry]) -> list[str]:
-    """Name each class after the folder that its images lie in, or `class <label>`.
+    """Return the name of each class: the folder of its images, or `class <label>`.
 
-    A folder's name is taken only if it holds all images of that class and of no other.
+    Folder names are used only if every class has one folder to itself.
     """
     folders: dict[int, set[str]] = {}
     for entry in entries:
         folders.setdefault(entry.label, set()).add(PurePosixPath(entry.path).parent.name)
-    single = [next(iter(found)) for found in folders.values() if len(found) == 1]
+    single = [next(iter(names)) for names in folders.values() if len(names) == 1]
     unique = len(single) == len(folders) == len(set(single)) and "" not in single
     return [next(iter(folders[k])) if unique else f"class {k}" for k in sorted(folders)]
 
@@ -110,9 +114,8 @@ def _csv_rows(text: str, source: str) -> Iterator[tuple[str, str, str]]:
     reader.fieldnames = columns
     for row in reader:
         if not any(map(_text, row.values())):
-            continue  # what a spreadsheet writes for an empty row
-        place = f"{source}:{reader.line_num}"
-        yield place, _text(row["path"]), _text(row["label"])
+            continue  # an empty row of a spreadsheet
+        yield f"{source}:{reader.line_num}", _text(row["path"]), _text(row["label"])
 
 
 def _text(cell: object) -> str:
@@ -120,14 +123,13 @@ def _text(cell: object) -> str:
 
 
 def _entries(rows: Iterable[tuple[str, str, str]]) -> list[Entry]:
-    """Check rows of (source, path, label) and report all that is wrong with them at once."""
+    """Return the entries of rows (source, path, label); InputError lists all problems."""
     entries: list[Entry] = []
     problems: list[str] = []
     for source, path, label in rows:
-        found = _row_problems(path, label)
-        if found:
-            problems.extend(f"{source}: {problem}" for problem in found)
-        else:
+        row_problems = _row_problems(path, label)
+        problems.extend(f"{source}: {problem}" for problem in row_problems)
+        if not row_problems:
             entries.append(Entry(str(PurePosixPath(path)), int(label), source))
     if problems:
         raise InputError(*problems)
@@ -139,7 +141,7 @@ def _row_problems(path: str, label: str) -> list[str]:
     if not label:
         problems.append(f"{path!r} has no label; a line is `relative/path label`")
     elif not re.fullmatch(r"[0-9]{1,9}", label):
-        problems.append(f"label {label!r} is not a whole number from 0")
+        problems.append(f"label {label!r} is not a non-negative integer")
     parts = PurePosixPath(path).parts
     if not path:
         problems.append("no path")

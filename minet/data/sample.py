@@ -1,8 +1,8 @@
-"""The synthetic data set: photographs' sizes and formats, made from whole numbers alone.
+"""Draw the synthetic data set: images with the sizes and formats of photographs.
 
-A class is a colour, a texture and a shape together; classes come in pairs that differ in one
-colour plane only, so that a classifier that does not see the plane cannot tell them apart.
-All drawing is integer arithmetic: the same bytes on every machine with the same Pillow.
+A class combines a colour, a texture and a shape. Classes come in pairs that differ in one channel
+only, so that a classifier without that channel cannot distinguish them. All drawing is integer
+arithmetic: the same bytes on every machine with the same Pillow.
 """
 
 import io
@@ -19,15 +19,15 @@ from minet.data.config import SPLITS, SampleSettings
 
 CLASSES = (
     ("red", "striped", "disc"),
-    ("yellow", "striped", "disc"),  # differs from red in the green plane
+    ("yellow", "striped", "disc"),  # differs from red in the green channel
     ("red", "dotted", "square"),
-    ("magenta", "dotted", "square"),  # differs from red in the blue plane
+    ("magenta", "dotted", "square"),  # differs from red in the blue channel
     ("blue", "checked", "triangle"),
-    ("magenta", "checked", "triangle"),  # differs from blue in the red plane
+    ("magenta", "checked", "triangle"),  # differs from blue in the red channel
     ("green", "dotted", "disc"),
-    ("cyan", "dotted", "disc"),  # differs from green in the blue plane
+    ("cyan", "dotted", "disc"),  # differs from green in the blue channel
     ("blue", "striped", "square"),
-    ("cyan", "striped", "square"),  # differs from blue in the green plane
+    ("cyan", "striped", "square"),  # differs from blue in the green channel
 )
 _COLOURS = {
     "red": (205, 55, 55),
@@ -38,15 +38,15 @@ _COLOURS = {
     "cyan": (55, 205, 205),
 }
 _SIZES = ((500, 375), (500, 375), (375, 500), (500, 333), (333, 500), (400, 300), (640, 480))
-_GREY_SHARE = 0.02  # mini-ImageNet holds a few greyscale files too
+_GREY_FRACTION = 0.02  # mini-ImageNet has a few greyscale files too
 
-Plane = NDArray[np.int32]
+Grid = NDArray[np.int32]
 Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class SampleImage:
-    """One image of the sample: a path below the root, a label and how to draw it."""
+    """One image of the sample: its path below the root, its label, and what its draws depend on."""
 
     path: str
     label: int
@@ -55,7 +55,7 @@ class SampleImage:
 
 
 def sample_images(settings: SampleSettings) -> Iterator[SampleImage]:
-    """List the images of all splits by split and class, as mini-ImageNet's lists do."""
+    """Yield the images of all splits, ordered by split and class like mini-ImageNet's lists."""
     for split in SPLITS:
         count: int = getattr(settings, split)
         for number in range(count):
@@ -66,37 +66,37 @@ def sample_images(settings: SampleSettings) -> Iterator[SampleImage]:
 
 
 def draw_jpeg(image: SampleImage, seed: int) -> bytes:
-    """Draw an image and encode it; the bytes depend on (seed, split, number, label) alone."""
+    """Draw an image and encode it; the bytes depend only on (seed, split, number, label)."""
     rng = generator(seed, RngStream.SAMPLE, SPLITS.index(image.split), image.number)
-    picture = Image.fromarray(draw(image.label, rng))
-    if rng.random() < _GREY_SHARE:
-        picture = picture.convert("L")
+    drawing = Image.fromarray(draw(image.label, rng))
+    if rng.random() < _GREY_FRACTION:
+        drawing = drawing.convert("L")
     file = io.BytesIO()
-    picture.save(file, format="JPEG", quality=90)
+    drawing.save(file, format="JPEG", quality=90)
     return file.getvalue()
 
 
 def draw(label: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Draw one (H, W, 3) image of a class: a textured shape before a cluttered background."""
+    """Draw one image (H, W, 3) of a class: a textured shape on a cluttered background."""
     colour, texture, shape = CLASSES[label]
     width, height = _SIZES[rng.integers(len(_SIZES))]
     canvas = _background(width, height, rng)
     radius = int(rng.integers(min(width, height) * 20 // 100, min(width, height) * 38 // 100))
     x = int(rng.integers(radius, width - radius + 1))
     y = int(rng.integers(radius, height - radius + 1))
-    along, across = _turned_axes(width, height, x, y, turn=int(rng.integers(360)))
+    along, across = _rotated_axes(width, height, x, y, degrees=int(rng.integers(360)))
     inside = _SHAPES[shape](along, across, radius)
     light = _TEXTURES[texture](along, across, int(rng.integers(radius * 2 // 9, radius * 3 // 9)))
     tint = np.array(_COLOURS[colour], np.int32) + rng.integers(-25, 26, 3, dtype=np.int32)
     paint = np.where(light[..., None], tint, tint * 2 // 5)
-    brightness = int(rng.integers(170, 290))  # 256 leaves it as it is
+    brightness = int(rng.integers(170, 290))  # 256 is 1.0
     canvas = np.where(inside[..., None], paint, canvas) * brightness // 256
     canvas += rng.integers(-14, 15, (height, width, 1), dtype=np.int32)
     return canvas.clip(0, 255).astype(np.uint8)
 
 
-def _background(width: int, height: int, rng: np.random.Generator) -> Plane:
-    """Draw a gradient between two muted colours under a few muted rectangles: (H, W, 3)."""
+def _background(width: int, height: int, rng: np.random.Generator) -> Grid:
+    """Draw a gradient between two muted colours below a few muted rectangles: (H, W, 3)."""
     start, end = _muted(rng), _muted(rng)
     ramp = np.arange(width, dtype=np.int32)[None, :, None]
     canvas = np.repeat((start * (width - ramp) + end * ramp) // width, height, axis=0)
@@ -108,47 +108,47 @@ def _background(width: int, height: int, rng: np.random.Generator) -> Plane:
     return canvas
 
 
-def _muted(rng: np.random.Generator) -> Plane:
+def _muted(rng: np.random.Generator) -> Grid:
     grey = int(rng.integers(50, 200))
     return grey + rng.integers(-30, 31, 3, dtype=np.int32)
 
 
-def _turned_axes(width: int, height: int, x: int, y: int, *, turn: int) -> tuple[Plane, Plane]:
-    """Coordinates of each pixel from (x, y) along axes turned by whole degrees: two (H, W)."""
-    cosine, sine = (round(1024 * f(math.radians(turn))) for f in (math.cos, math.sin))
+def _rotated_axes(width: int, height: int, x: int, y: int, *, degrees: int) -> tuple[Grid, Grid]:
+    """Return the coordinates of each pixel relative to (x, y) along rotated axes: two (H, W)."""
+    cosine, sine = (round(1024 * f(math.radians(degrees))) for f in (math.cos, math.sin))
     dx = np.arange(width, dtype=np.int32)[None, :] - x
     dy = np.arange(height, dtype=np.int32)[:, None] - y
     return (cosine * dx + sine * dy) >> 10, (cosine * dy - sine * dx) >> 10
 
 
-def _disc(along: Plane, across: Plane, radius: int) -> Mask:
+def _disc(along: Grid, across: Grid, radius: int) -> Mask:
     inside: Mask = along * along + across * across < radius**2
     return inside
 
 
-def _square(along: Plane, across: Plane, radius: int) -> Mask:
+def _square(along: Grid, across: Grid, radius: int) -> Mask:
     inside: Mask = np.maximum(abs(along), abs(across)) * 1000 < radius * 800
     return inside
 
 
-def _triangle(along: Plane, across: Plane, radius: int) -> Mask:
+def _triangle(along: Grid, across: Grid, radius: int) -> Mask:
     sides = across * 1000 > np.abs(along) * 1732 - radius * 1000
     inside: Mask = sides & (across * 2 < radius)
     return inside
 
 
-def _striped(along: Plane, across: Plane, period: int) -> Mask:
+def _striped(along: Grid, across: Grid, period: int) -> Mask:
     del across
     light: Mask = along // period % 2 == 0
     return light
 
 
-def _checked(along: Plane, across: Plane, period: int) -> Mask:
+def _checked(along: Grid, across: Grid, period: int) -> Mask:
     light: Mask = (along // period + across // period) % 2 == 0
     return light
 
 
-def _dotted(along: Plane, across: Plane, period: int) -> Mask:
+def _dotted(along: Grid, across: Grid, period: int) -> Mask:
     middle = period // 2
     return (along % period - middle) ** 2 + (across % period - middle) ** 2 > (period * 3 // 8) ** 2
 

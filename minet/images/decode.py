@@ -1,8 +1,7 @@
-"""One image: from the bytes of a file to the pixels of a record."""
+"""Decode an image file; resize and crop it to the pixels of a record."""
 
 import io
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -14,7 +13,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
-_UPRIGHT = {  # what undoes each EXIF orientation
+_TRANSPOSE = {  # EXIF orientation -> the operation that makes the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -26,28 +25,28 @@ _UPRIGHT = {  # what undoes each EXIF orientation
 
 
 def decode(data: bytes, *, reduced: bool = False) -> Image.Image:
-    """Decode a file to RGB, turned upright as its EXIF orientation says.
+    """Decode a file to RGB and turn it upright according to its EXIF orientation.
 
-    Greyscale is repeated over the planes, 16 bits are scaled to 8, alpha is dropped (as
-    torchvision's loader does). `reduced` decodes a JPEG at an eighth of its size, which finds the
-    same damage in a third of the time. InputError says why a file is no usable image.
+    Greyscale is repeated over the channels, 16 bits are scaled to 8, alpha is dropped (as in
+    torchvision's loader). `reduced` decodes a JPEG at an eighth of its size, which finds the same
+    damage in a third of the time. InputError if the file is no usable image.
     """
     try:
         image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
         if reduced:
             image.draft("RGB", (max(image.width // 8, 1), max(image.height // 8, 1)))
         image.load()
-        # not ImageOps.exif_transpose: it writes the EXIF anew and fails on odd but harmless tags
-        turn = _UPRIGHT.get(_orientation(image))
+        # not ImageOps.exif_transpose: it rewrites the EXIF and fails on odd but harmless tags
+        transpose = _TRANSPOSE.get(_orientation(image))
     except UnidentifiedImageError as error:
         raise InputError(f"not an image of a known format ({', '.join(FORMATS)})") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"damaged: {error}") from error
-    return _to_rgb(image if turn is None else image.transpose(turn))
+    return _to_rgb(image if transpose is None else image.transpose(transpose))
 
 
 def orientation(data: bytes) -> int | None:
-    """Read the orientation that a file's EXIF or XMP says, 1 if none; None if it is no image."""
+    """Return the orientation in a file's EXIF or XMP, 1 if absent; None if it is no image."""
     try:
         return _orientation(Image.open(io.BytesIO(data), formats=FORMATS))
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
@@ -55,23 +54,23 @@ def orientation(data: bytes) -> int | None:
 
 
 def prepare(image: Image.Image, resize_px: int, crop_px: int) -> Pixels:
-    """Resize the short side of an RGB image, crop the centre: (crop_px, crop_px, 3) uint8.
+    """Resize the short side of an RGB image and crop the centre: (crop_px, crop_px, 3) uint8.
 
-    The pixels are those of torchvision's Resize(resize_px, antialias) and CenterCrop(crop_px) on a
-    PIL image, within one grey level at 256 and 224 (two at other values): only the box that the
-    crop keeps is resized. Columns first, then rows: left to itself, Pillow takes either order, by
-    version and shape, and the bytes differ. `minet.images.resize` is the fast form.
+    The pixels equal those of torchvision's Resize(resize_px, antialias) and CenterCrop(crop_px) on
+    a PIL image within one grey level at 256 and 224 (two at other values): only the cropped box is
+    resized. Columns first, then rows: Pillow on its own takes either order, depending on version
+    and shape, and the bytes differ. `minet.images.resize` is the fast equivalent.
     """
-    left, top, right, bottom = kept_box(*image.size, resize_px, crop_px)
-    kind, width = Image.Resampling.BILINEAR, image.width
-    flat = image.resize((width, crop_px), kind, (0, top, width, bottom))
-    return np.asarray(flat.resize((crop_px, crop_px), kind, (left, 0, right, crop_px)))
+    left, top, right, bottom = crop_box(*image.size, resize_px, crop_px)
+    bilinear, width = Image.Resampling.BILINEAR, image.width
+    columns = image.resize((width, crop_px), bilinear, (0, top, width, bottom))
+    return np.asarray(columns.resize((crop_px, crop_px), bilinear, (left, 0, right, crop_px)))
 
 
-def kept_box(width: int, height: int, resize_px: int, crop_px: int) -> Box:
-    """Give the part of an image that the centre crop keeps, in pixels of the image."""
-    new_width, new_height = _resized(width, height, resize_px)
-    # torchvision rounds the corner of the crop half to even, as Python does
+def crop_box(width: int, height: int, resize_px: int, crop_px: int) -> Box:
+    """Return the box of the centre crop in pixels of the original image."""
+    new_width, new_height = _resized_size(width, height, resize_px)
+    # torchvision rounds the corner of the crop half to even, like Python
     left, top = round((new_width - crop_px) / 2), round((new_height - crop_px) / 2)
     scale_x, scale_y = width / new_width, height / new_height
     return (
@@ -84,36 +83,28 @@ def kept_box(width: int, height: int, resize_px: int, crop_px: int) -> Box:
 
 @dataclass(frozen=True)
 class PixelSums:
-    """Exact sums over pixels, from which mean and deviation of any number of images follow."""
+    """Exact sums over the pixels of any number of images, per channel, for mean and std."""
 
     count: int = 0
     total: tuple[int, int, int] = (0, 0, 0)
     squares: tuple[int, int, int] = (0, 0, 0)
 
-    @classmethod
-    def of(cls, pixels: Pixels) -> Self:
-        """Sum one (H, W, 3) image per plane."""
-        planes = pixels.reshape(-1, 3).astype(np.int64)
-        red, green, blue = (int(value) for value in planes.sum(axis=0))
-        red2, green2, blue2 = (int(value) for value in np.einsum("pc,pc->c", planes, planes))
-        return cls(len(planes), (red, green, blue), (red2, green2, blue2))
-
     def __add__(self, other: "PixelSums") -> "PixelSums":
         """Add the sums of other images."""
         return PixelSums(
             self.count + other.count,
-            _plus(self.total, other.total),
-            _plus(self.squares, other.squares),
+            _add(self.total, other.total),
+            _add(self.squares, other.squares),
         )
 
     def mean(self) -> list[float]:
-        """Give the mean of each plane, pixels from 0 to 1."""
+        """Return the mean of each channel, pixels scaled to 0..1."""
         return [total / self.count / 255 for total in self.total]
 
     def std(self) -> list[float]:
-        """Give the deviation of each plane over all pixels of all images, pixels from 0 to 1."""
+        """Return the std of each channel over all pixels of all images, scaled to 0..1."""
         moments = zip(self.total, self.squares, strict=True)
-        # whole numbers up to the last step: no cancellation, the same bytes in any order
+        # integers up to the last step: no cancellation, the same bytes in any order
         return [
             (self.count * squares - total**2) ** 0.5 / self.count / 255
             for total, squares in moments
@@ -126,7 +117,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits of grey, which convert() would clip instead of scale
+    if image.mode.startswith("I"):  # 16-bit grey, which convert() would clip, not scale
         wide = np.asarray(image).astype(np.int64)
         image = Image.fromarray(((wide + 128) // 257).clip(0, 255).astype(np.uint8))
     if image.mode == "P" and "transparency" in image.info:
@@ -134,12 +125,12 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _resized(width: int, height: int, short_px: int) -> tuple[int, int]:
-    """Size after torchvision's Resize(short_px): the long side is rounded down."""
+def _resized_size(width: int, height: int, short_px: int) -> tuple[int, int]:
+    """Return the size after torchvision's Resize(short_px): the long side is rounded down."""
     if width <= height:
         return short_px, int(short_px * height / width)
     return int(short_px * width / height), short_px
 
 
-def _plus(a: tuple[int, int, int], b: tuple[int, int, int]) -> tuple[int, int, int]:
+def _add(a: tuple[int, int, int], b: tuple[int, int, int]) -> tuple[int, int, int]:
     return a[0] + b[0], a[1] + b[1], a[2] + b[2]

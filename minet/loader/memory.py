@@ -1,50 +1,50 @@
-"""What this process may use of the machine's memory, of the host's or of a GPU's."""
+"""Free memory of the host, within the limits of a container, and of a GPU."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
-_MEMINFO, _GROUPS, _OWN = Path("/proc/meminfo"), Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
-# of control groups, version 2 and 1: limit, use, and what of the use is cache that nobody reads
+_MEMINFO, _CGROUPS, _OWN = Path("/proc/meminfo"), Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+# files of cgroup v2 and v1: limit, usage, and the key of the cache that can be reclaimed
 _V2 = ("memory.max", "memory.current", "inactive_file")
 _V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 
 
 def free_bytes(device: torch.device) -> int:
-    """Give the memory that is free on a device; on a CPU, what a container's limit leaves of it."""
+    """Return the free memory of a device; of a CPU, at most what a container's limit leaves."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    return host_free_bytes(_MEMINFO, _GROUPS, _OWN)
+    return host_free_bytes(_MEMINFO, _CGROUPS, _OWN)
 
 
-def host_free_bytes(meminfo: Path, groups: Path, own: Path) -> int:
-    """Give what programs can have without swapping, as the kernel and the control groups say.
+def host_free_bytes(meminfo: Path, cgroups: Path, own: Path) -> int:
+    """Return the memory available without swapping, according to the kernel and the cgroups.
 
-    `groups` is where control groups are mounted, `own` names those of this process.
+    `cgroups` is their mount point, `own` the file that names those of this process.
     """
     lines = meminfo.read_text().splitlines()
     available = next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))
-    return min([1024 * int(available), *_left_by_limits(groups, own)])
+    return min([1024 * int(available), *_left_by_limits(cgroups, own)])
 
 
-def _left_by_limits(groups: Path, own: Path) -> Iterator[int]:
-    """Of each control group around this process that has a limit, what is left of it."""
+def _left_by_limits(cgroups: Path, own: Path) -> Iterator[int]:
+    """Yield what is left of the limit of each cgroup that contains this process and has one."""
     for line in own.read_text().splitlines() if own.exists() else ():
-        number, controllers, place = line.split(":", 2)
+        number, controllers, path = line.split(":", 2)
         if number == "0":
-            yield from _left_in(groups, place, _V2)
+            yield from _left_in(cgroups, path, _V2)
         elif "memory" in controllers.split(","):
-            yield from _left_in(groups / "memory", place, _V1)
+            yield from _left_in(cgroups / "memory", path, _V1)
 
 
-def _left_in(mount: Path, place: str, names: tuple[str, str, str]) -> Iterator[int]:
-    folder = mount / place.strip("/")
+def _left_in(mount: Path, path: str, names: tuple[str, str, str]) -> Iterator[int]:
+    folder = mount / path.strip("/")
     for group in (folder, *folder.parents):
         limit, used, stat = group / names[0], group / names[1], group / "memory.stat"
-        # a container sees its own group as the mount, whatever its place is called outside
-        if limit.exists() and stat.exists() and (most := limit.read_text().strip()) != "max":
-            unread = dict(line.split() for line in stat.read_text().splitlines())[names[2]]
-            yield max(0, int(most) - int(used.read_text()) + int(unread))
+        # a container sees its own group as the mount, whatever its path is outside
+        if limit.exists() and stat.exists() and (max_bytes := limit.read_text().strip()) != "max":
+            reclaimable = dict(line.split() for line in stat.read_text().splitlines())[names[2]]
+            yield max(0, int(max_bytes) - int(used.read_text()) + int(reclaimable))
         if group == mount:
             return

@@ -1,4 +1,4 @@
-"""Batches on their way to a GPU: the next one travels while this one is worked with."""
+"""Copy the next batch to the GPU while the current one is processed."""
 
 from collections.abc import Iterator
 
@@ -8,44 +8,44 @@ from minet.loader.batch import Batch
 
 
 def prefetch_to_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
-    """Give batches on a device, in their order; those of a CPU or already there as they are.
+    """Yield batches on a device, in order; unchanged on a CPU or if they are already there.
 
-    The copies run on a stream of their own, out of page-locked memory without a wait for either
-    side (`minet.loader.loader` reads into such memory for a GPU).
+    Copies run on a separate CUDA stream, from pinned memory without blocking host or device
+    (`StreamLoader` reads into such memory for a GPU).
     """
     if device.type != "cuda":
         yield from batches
         return
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    coming: tuple[Batch, torch.cuda.Event] | None = None
+    pending: tuple[Batch, torch.cuda.Event] | None = None
     for batch in batches:
-        sent = _sent(batch, device, stream)
-        if coming is not None:
-            yield _received(*coming, device)
-        coming = sent
-    if coming is not None:
-        yield _received(*coming, device)
+        copy = _start_copy(batch, device, stream)
+        if pending is not None:
+            yield _synchronized(*pending, device)
+        pending = copy
+    if pending is not None:
+        yield _synchronized(*pending, device)
 
 
-def _sent(
+def _start_copy(
     batch: Batch, device: torch.device, stream: torch.cuda.Stream
 ) -> tuple[Batch, torch.cuda.Event]:
-    """Begin to copy a batch; the event tells when it is there."""
-    arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    """Start to copy a batch; the event marks the end of the copy."""
+    copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
     if batch.images.device == device:
-        arrived.record(torch.cuda.current_stream(device))
-        return batch, arrived
+        copied.record(torch.cuda.current_stream(device))
+        return batch, copied
     with torch.cuda.stream(stream):
         images = batch.images.to(device, non_blocking=True)
         labels = batch.labels.to(device, non_blocking=True)
-        arrived.record(stream)
-    return Batch(images, labels, batch.indices), arrived
+        copied.record(stream)
+    return Batch(images, labels, batch.indices), copied
 
 
-def _received(batch: Batch, arrived: torch.cuda.Event, device: torch.device) -> Batch:
-    """Have the device wait for a batch before it is used; the program goes on."""
+def _synchronized(batch: Batch, copied: torch.cuda.Event, device: torch.device) -> Batch:
+    """Make the device, not the host, wait for the copy of a batch before its first use."""
     current = torch.cuda.current_stream(device)
-    current.wait_event(arrived)
+    current.wait_event(copied)
     for tensor in (batch.images, batch.labels):
         tensor.record_stream(current)
     return batch

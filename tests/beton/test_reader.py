@@ -1,4 +1,4 @@
-"""Betons held against their sidecars: what is truncated, foreign or damaged is refused by name."""
+"""Reading betons: a truncated, foreign or damaged file is rejected by name."""
 
 import json
 import os
@@ -19,22 +19,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from minet.beton import format as layout_module
+from minet.beton import format as format_module
 from minet.beton.config import BetonRunSettings
-from minet.beton.format import RAW, BetonFormat, data_offset, next_offset, place, read_format
+from minet.beton.format import (
+    RAW,
+    BetonFormat,
+    data_offset,
+    next_offset,
+    read_format,
+    record_offsets,
+)
 from minet.beton.reader import BetonReader
 from minet.beton.verify import verify
 from minet.beton.writer import write_beton
 from minet.core.errors import InputError
 from minet.core.files import digest, write_json
-from minet.loader.loader import BetonLoader
+from minet.loader.stream import StreamLoader
 from tests.helpers.sources import open_one
 
 COUNT, IMAGE_SIZE = 12, 64
 
 
 def write(folder: Path, name: str, storage: str, seed: int = 0) -> Path:
-    """Write a beton of smooth pictures with its sidecar; labels are 10, 11, ..."""
+    """Write a beton of smooth images with its sidecar; labels are 10, 11, ..."""
     folder.mkdir(exist_ok=True)
     rng = np.random.default_rng(seed)
     rows = []
@@ -42,8 +49,8 @@ def write(folder: Path, name: str, storage: str, seed: int = 0) -> Path:
         picture = Image.fromarray(rng.integers(0, 256, (4, 5, 3), np.uint8)).resize((90, 70))
         file = folder / f"{seed}-{number}.png"
         picture.save(file)
-        known = digest(file.read_bytes()).hex()
-        rows.append({"path": file.name, "label": str(10 + number), "xxh3": known})
+        xxh3 = digest(file.read_bytes()).hex()
+        rows.append({"path": file.name, "label": str(10 + number), "xxh3": xxh3})
     choice = {"resize_px": 66, "crop_px": IMAGE_SIZE, "storage": storage, "jpeg_quality": 90}
     settings_ = BetonRunSettings(root=str(folder), **choice)
     path = folder / f"{name}.beton"
@@ -54,76 +61,74 @@ def write(folder: Path, name: str, storage: str, seed: int = 0) -> Path:
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Give a raw beton and one of JPEGs."""
+    """Return a raw beton and one of JPEGs."""
     folder = tmp_path_factory.mktemp("written")
     return {storage: write(folder, storage, storage) for storage in ("raw", "jpg")}
 
 
 @pytest.fixture(params=["raw", "jpg"])
 def path(request: pytest.FixtureRequest, written: dict[str, Path], tmp_path: Path) -> Path:
-    """Give a copy of a beton, to be spoilt."""
+    """Return a copy of a beton that the test may damage."""
     for suffix in (".beton", ".json"):
         shutil.copy(written[request.param].with_suffix(suffix), tmp_path)
     return tmp_path / f"{request.param}.beton"
 
 
-def flip(path: Path, at: int) -> None:
-    """Change one byte."""
+def flip(path: Path, offset: int) -> None:
+    """Invert one byte."""
     data = bytearray(path.read_bytes())
-    data[at] ^= 0xFF
+    data[offset] ^= 0xFF
     path.write_bytes(data)
 
 
-def break_jpeg(data: bytearray, layout: BetonFormat, number: int) -> None:
-    """End an image's JPEG in its middle; where libjpeg-turbo sees no damage, only digests do."""
-    middle = int(layout.pointers[number] + layout.sizes[number] // 2)
+def break_jpeg(data: bytearray, beton: BetonFormat, number: int) -> None:
+    """End an image's JPEG in its middle: damage that libjpeg-turbo itself detects."""
+    middle = int(beton.offsets[number] + beton.sizes[number] // 2)
     data[middle : middle + 2] = b"\xff\xd9"
 
 
 # --- the format ------------------------------------------------------------------------------
 
 
-def test_the_format_is_ffcvs() -> None:
-    """Types, numbers and version as FFCV has them."""
+def test_the_format_equals_ffcvs() -> None:
+    """Types, numbers and version."""
     image, label = RGBImageField().metadata_type, IntField().metadata_type
     sample = np.dtype([("", image), ("", label)], align=True)
-    assert HeaderType == layout_module._HEADER
-    assert FieldDescType == layout_module._FIELD
-    assert layout_module._ALLOCATION == ALLOC_TABLE_TYPE
-    assert layout_module._VERSION == CURRENT_VERSION
-    ours = layout_module._SAMPLE
+    assert HeaderType == format_module._HEADER
+    assert FieldDescType == format_module._FIELD
+    assert format_module._ALLOCATION == ALLOC_TABLE_TYPE
+    assert format_module._VERSION == CURRENT_VERSION
+    ours = format_module._SAMPLE
     assert (ours.itemsize, ours.fields["label"][1]) == (sample.itemsize, sample.fields["f1"][1])
     assert ours["image"] == image
 
 
 @pytest.mark.parametrize("storage", ["raw", "jpg"])
 def test_ffcvs_own_loader_reads_the_same_images(storage: str, written: dict[str, Path]) -> None:
-    """Its decoder of JPEGs takes a faster cosine transform: some levels off, never the image."""
+    """Its JPEG decoder uses a faster DCT, which differs by a few levels."""
     loader = Loader(
         str(written[storage]), batch_size=5, num_workers=1, order=OrderOption.SEQUENTIAL,
         drop_last=False,
     )  # fmt: skip
-    taken = [tuple(part.clone().numpy() for part in batch) for batch in loader]
-    images, labels = (np.concatenate(parts) for parts in zip(*taken, strict=True))
+    batches = [tuple(part.clone().numpy() for part in batch) for batch in loader]
+    images, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
     ours = np.empty((COUNT, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
-    records = BetonReader(written[storage])
-    records.read(np.arange(COUNT), ours)
-    assert labels.reshape(-1).tolist() == records.layout.labels.tolist() == list(range(10, 22))
+    reader = BetonReader(written[storage])
+    reader.read(np.arange(COUNT), ours)
+    assert labels.reshape(-1).tolist() == reader.format.labels.tolist() == list(range(10, 22))
     assert abs(images.astype(int) - ours).max() <= (8 if storage == "jpg" else 0)
 
 
 @given(st.lists(st.integers(1, 64), min_size=1, max_size=40), st.integers(0, 3))
-def test_no_record_lies_over_the_edge_of_a_page_or_over_another(
-    sizes: list[int], pages: int
-) -> None:
-    places = place(sizes, 64 * pages, 64)
-    ends = places + sizes
-    assert (places // 64 == (ends - 1) // 64).all()
-    assert (places[1:] >= ends[:-1]).all()
+def test_records_neither_cross_a_page_nor_overlap(sizes: list[int], pages: int) -> None:
+    offsets = record_offsets(sizes, 64 * pages, 64)
+    ends = offsets + sizes
+    assert (offsets // 64 == (ends - 1) // 64).all()
+    assert (offsets[1:] >= ends[:-1]).all()
     assert next_offset(int(ends[-1]), 64, 64) % 64 == 0 or ends[-1] % 64 == 0
 
 
-# --- what opening finds ----------------------------------------------------------------------
+# --- problems found on opening ---------------------------------------------------------------
 
 
 def cut(path: Path) -> None:
@@ -143,7 +148,7 @@ def foreign(path: Path) -> None:
 
 
 def half_written(path: Path) -> None:
-    """A head of zeros, as while pages are written."""
+    """A header of zeros, as while pages are written."""
     data = path.read_bytes()
     path.write_bytes(bytes(4096) + data[4096:])
 
@@ -153,66 +158,66 @@ def other_version(path: Path) -> None:
 
 
 def other_label(path: Path) -> None:
-    flip(path, layout_module._SAMPLES_AT + layout_module._SAMPLE.itemsize + 16)
+    flip(path, format_module._SAMPLES_OFFSET + format_module._SAMPLE.itemsize + 16)
 
 
-def other_place(path: Path) -> None:
-    """The second image's pointer leads beyond the file."""
-    flip(path, layout_module._SAMPLES_AT + layout_module._SAMPLE.itemsize + 5 + 4)
+def other_offset(path: Path) -> None:
+    """Move the second image's record beyond the end of the file."""
+    flip(path, format_module._SAMPLES_OFFSET + format_module._SAMPLE.itemsize + 5 + 4)
 
 
 def first_pixel(path: Path) -> None:
-    flip(path, int(read_format(path).pointers[0]))
+    flip(path, int(read_format(path).offsets[0]))
 
 
 def other_storage(path: Path) -> None:
-    flip(path, layout_module._SAMPLES_AT)
+    flip(path, format_module._SAMPLES_OFFSET)
 
 
-SPOILT = {
+DAMAGE = {
     cut: "bytes [0-9]+, but its sidecar says [0-9]+: damaged or another file; remove both and run",
     empty: "bytes 0, but its sidecar says",
     longer: "bytes [0-9]+, but its sidecar says",
-    foreign: "not a beton of minet's: its version is 19280, not 2",
-    half_written: "not a beton of minet's: its version is 0, not 2",
-    other_version: "not a beton of minet's: its version is 3, not 2",
+    foreign: "not a beton written by minet: its version is 19280, not 2",
+    half_written: "not a beton written by minet: its version is 0, not 2",
+    other_version: "not a beton written by minet: its version is 3, not 2",
     other_label: "probe_xxh3 [0-9a-f]{32}, but its sidecar says",
-    other_place: "not a beton of minet's: its table of allocations is not in the order",
+    other_offset: "not a beton written by minet: its allocation table is not in the order",
     first_pixel: "probe_xxh3 [0-9a-f]{32}, but its sidecar says",
-    other_storage: "not a beton of minet's: its images differ in mode",
+    other_storage: "not a beton written by minet: its images differ in mode",
 }
 
 
-@pytest.mark.parametrize(("spoil", "message"), SPOILT.items())
-def test_a_beton_that_is_not_the_one_written_is_refused_by_name(
-    spoil: Callable[[Path], None], message: str, path: Path
+@pytest.mark.parametrize(("damage", "message"), DAMAGE.items())
+def test_a_damaged_or_foreign_beton_is_rejected_by_name(
+    damage: Callable[[Path], None], message: str, path: Path
 ) -> None:
-    spoil(path)
-    for opened in (BetonReader, lambda p: BetonLoader(p, batch_size=4, workers=1)):
+    damage(path)
+    for open_ in (BetonReader, lambda p: StreamLoader(p, batch_size=4, workers=1)):
         with pytest.raises(InputError, match=f"{path.name}: {message}"):
-            opened(path)
+            open_(path)
 
 
 def craft(path: Path, **changes: Any) -> None:
-    """Write a beton of three images that is whole but for what is changed, and its sidecar."""
+    """Write a valid beton of three images with some changes, and its sidecar."""
     values = {"page_bytes": 8 << 20, "image_size": 8, "mode": RAW, "labels": np.arange(3)}
     values |= {"sizes": np.full(3, 192)} | changes
-    pointers = place(values["sizes"], data_offset(3, 8 << 20), 8 << 20)
-    layout = BetonFormat(**values, pointers=pointers)
-    content = bytearray(layout.head().ljust(layout.table_at, b"\0") + layout.table())
-    path.write_bytes(content)
-    seal(path, layout)
+    offsets = record_offsets(values["sizes"], data_offset(3, 8 << 20), 8 << 20)
+    beton = BetonFormat(**values, offsets=offsets)
+    header = beton.header().ljust(beton.table_offset, b"\0")
+    path.write_bytes(header + beton.allocation_table())
+    write_sidecar(path, beton)
 
 
-def seal(path: Path, layout: BetonFormat) -> None:
-    """Write the sidecar that a file as it is would have."""
-    storage = "raw" if layout.mode == RAW else "jpg"
-    record = {"bytes": path.stat().st_size, "count": 3, "image_size": layout.image_size}
-    probe = layout_module.probe_digest(path, layout)
+def write_sidecar(path: Path, beton: BetonFormat) -> None:
+    """Write the sidecar that matches a file."""
+    storage = "raw" if beton.mode == RAW else "jpg"
+    record = {"bytes": path.stat().st_size, "count": 3, "image_size": beton.image_size}
+    probe = format_module.probe_digest(path, beton)
     write_json(path.with_suffix(".json"), record | {"storage": storage, "probe_xxh3": probe})
 
 
-def test_a_crafted_beton_is_read_if_nothing_is_wrong_with_it(tmp_path: Path) -> None:
+def test_a_valid_crafted_beton_is_read(tmp_path: Path) -> None:
     craft(tmp_path / "a.beton")
     out = np.ones((3, 8, 8, 3), np.uint8)
     BetonReader(tmp_path / "a.beton").read(np.arange(3), out)
@@ -227,50 +232,52 @@ def test_a_crafted_beton_is_read_if_nothing_is_wrong_with_it(tmp_path: Path) -> 
             {"image_size": 0, "sizes": np.zeros(3, int)},
             "its images have mode 1 and a side of 0 pixels",
         ),
-        ({"sizes": np.full(3, 191)}, "its size of a record is 191, not 192"),
-        ({"sizes": np.array([192, 192, 193])}, "its images differ in size of a record"),
-        ({"image_size": 9}, "its size of a record is 192, not 243"),
+        ({"sizes": np.full(3, 191)}, "its record size is 191, not 192"),
+        ({"sizes": np.array([192, 192, 193])}, "its images differ in record size"),
+        ({"image_size": 9}, "its record size is 192, not 243"),
     ],
 )
-def test_a_crafted_beton_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_an_invalid_crafted_beton_is_rejected(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
     craft(tmp_path / "a.beton", **changes)
-    with pytest.raises(InputError, match=f"a.beton: not a beton of minet's: {message}$"):
+    with pytest.raises(InputError, match=f"a.beton: not a beton written by minet: {message}$"):
         BetonReader(tmp_path / "a.beton")
 
 
 @pytest.mark.parametrize(
-    ("at", "bytes_", "message"),
+    ("offset", "bytes_", "message"),
     [
         (4, bytes(4), "its pages have no bytes"),
         (2, b"\3\0", "its number of fields is 3, not 2"),
         (24, b"\5", r"its fields is \[5, 1\], not \[2, 1\]"),
     ],
 )
-def test_a_head_of_another_kind_is_refused(
-    tmp_path: Path, at: int, bytes_: bytes, message: str
+def test_an_invalid_header_is_rejected(
+    tmp_path: Path, offset: int, bytes_: bytes, message: str
 ) -> None:
     path = tmp_path / "a.beton"
     craft(path)
     with path.open("r+b") as file:
-        file.seek(at)
+        file.seek(offset)
         file.write(bytes_)
-    with pytest.raises(InputError, match=f"a.beton: not a beton of minet's: {message}$"):
+    with pytest.raises(InputError, match=f"a.beton: not a beton written by minet: {message}$"):
         BetonReader(path)
 
 
-def test_images_higher_than_wide_are_refused(tmp_path: Path) -> None:
+def test_images_that_are_not_square_are_rejected(tmp_path: Path) -> None:
     path = tmp_path / "a.beton"
     craft(path)
     with path.open("r+b") as file:
         for number in range(3):
-            file.seek(layout_module._SAMPLES_AT + number * layout_module._SAMPLE.itemsize + 3)
+            file.seek(format_module._SAMPLES_OFFSET + number * format_module._SAMPLE.itemsize + 3)
             file.write(b"\x09\0")
     with pytest.raises(InputError, match="its height is 9, not 8$"):
         BetonReader(path)
 
 
 @pytest.mark.parametrize(("key", "value"), [("image_size", 16), ("storage", "jpg"), ("count", 4)])
-def test_a_sidecar_of_other_images_is_refused(tmp_path: Path, key: str, value: object) -> None:
+def test_a_sidecar_of_other_images_is_rejected(tmp_path: Path, key: str, value: object) -> None:
     path = tmp_path / "a.beton"
     craft(path)
     sidecar = json.loads(path.with_suffix(".json").read_text())
@@ -281,32 +288,30 @@ def test_a_sidecar_of_other_images_is_refused(tmp_path: Path, key: str, value: o
         BetonReader(path)
 
 
-def test_reads_that_give_only_a_part_are_gone_on_with(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As network disks do."""
-    records, preadv = BetonReader(path), os.preadv
+def test_partial_reads_are_completed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Network disks return them."""
+    reader, preadv = BetonReader(path), os.preadv
     whole, parts = (np.empty((COUNT, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8) for _ in range(2))
-    records.read(np.arange(COUNT), whole)
+    reader.read(np.arange(COUNT), whole)
     monkeypatch.setattr(os, "preadv", lambda file, data, at: preadv(file, [data[0][:700]], at))
-    records.read(np.arange(COUNT), parts)
+    reader.read(np.arange(COUNT), parts)
     assert np.array_equal(whole, parts)
 
 
-def test_a_disk_that_fails_is_told_with_the_image(
+def test_a_disk_error_is_reported_with_the_image(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(*_: object) -> int:
         raise OSError(5, "Input/output error")
 
-    records = BetonReader(path)
+    reader = BetonReader(path)
     monkeypatch.setattr(os, "preadv", failing)
     message = f"{path.name}: image 2 cannot be read: Input/output error$"
     with pytest.raises(InputError, match=message):
-        records.read(np.array([2]), np.empty((1, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8))
+        reader.read(np.array([2]), np.empty((1, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8))
 
 
-def test_another_beton_of_the_same_size_and_labels_is_refused(path: Path, tmp_path: Path) -> None:
+def test_another_beton_of_the_same_size_and_labels_is_rejected(path: Path, tmp_path: Path) -> None:
     """Raw betons of two data sets may have the same size to the byte."""
     other = write(tmp_path / "other", "other", path.stem, seed=1)
     if path.stem == "raw":
@@ -319,7 +324,7 @@ def test_another_beton_of_the_same_size_and_labels_is_refused(path: Path, tmp_pa
 
 
 @pytest.mark.parametrize("gone", [".beton", ".json"])
-def test_a_file_that_is_not_there_is_named(path: Path, gone: str) -> None:
+def test_a_missing_file_is_named(path: Path, gone: str) -> None:
     path.with_suffix(gone).unlink()
     with pytest.raises(InputError, match=f"{path.stem}{gone}: no such file; `dvc repro` makes it"):
         BetonReader(path)
@@ -327,43 +332,45 @@ def test_a_file_that_is_not_there_is_named(path: Path, gone: str) -> None:
 
 @settings(deadline=None, max_examples=300)
 @given(st.data())
-def test_no_damage_of_the_head_makes_it_read_elsewhere(
+def test_no_damage_of_the_header_moves_records_out_of_the_file(
     written: dict[str, Path], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    """Any bytes in header, samples or table: refused, or every record lies within the file."""
+    """Any bytes in header, samples or table: rejected, or every record is within the file."""
     original = written[data.draw(st.sampled_from(["raw", "jpg"]))]
     path = tmp_path_factory.getbasetemp() / "damaged.beton"
     content = bytearray(original.read_bytes())
-    samples = layout_module._SAMPLES_AT
-    head = samples + COUNT * layout_module._SAMPLE.itemsize
-    spots = st.integers(0, head - 1) | st.integers(0, 23) | st.integers(samples, head - 1)
-    spots |= st.integers(len(content) - COUNT * 24, len(content) - 1)
-    for at in data.draw(st.lists(spots, min_size=1, max_size=4)):
-        content[at] = data.draw(st.integers(0, 255))
+    samples = format_module._SAMPLES_OFFSET
+    end = samples + COUNT * format_module._SAMPLE.itemsize
+    offsets = st.integers(0, end - 1) | st.integers(0, 23) | st.integers(samples, end - 1)
+    offsets |= st.integers(len(content) - COUNT * 24, len(content) - 1)
+    for offset in data.draw(st.lists(offsets, min_size=1, max_size=4)):
+        content[offset] = data.draw(st.integers(0, 255))
     path.write_bytes(content)
     try:
-        layout = read_format(path)
+        beton = read_format(path)
     except InputError:
         return
-    assert (layout.pointers >= 0).all()
-    assert (layout.pointers + layout.sizes <= len(content)).all()
-    assert layout.mode in (0, 1)
-    assert layout.mode == 0 or (layout.sizes == 3 * layout.image_size**2).all()
-    assert len(layout.labels) == COUNT
+    assert (beton.offsets >= 0).all()
+    assert (beton.offsets + beton.sizes <= len(content)).all()
+    assert beton.mode in (0, 1)
+    assert beton.mode == 0 or (beton.sizes == 3 * beton.image_size**2).all()
+    assert len(beton.labels) == COUNT
 
 
-# --- what reading finds ----------------------------------------------------------------------
+# --- problems found on reading ---------------------------------------------------------------
 
 
-def test_a_corrupt_jpeg_is_never_a_stale_image(written: dict[str, Path], tmp_path: Path) -> None:
-    """The images before it arrive, it is named, and nothing is returned in its place."""
+def test_a_corrupt_jpeg_never_yields_a_stale_image(
+    written: dict[str, Path], tmp_path: Path
+) -> None:
+    """The batches before it arrive, the image is named, and nothing is yielded for it."""
     shutil.copy(written["jpg"].with_suffix(".json"), tmp_path)
-    path, layout = tmp_path / "jpg.beton", read_format(written["jpg"])
+    path, beton = tmp_path / "jpg.beton", read_format(written["jpg"])
     data = bytearray(written["jpg"].read_bytes())
-    break_jpeg(data, layout, 7)
+    break_jpeg(data, beton, 7)
     path.write_bytes(data)
     sidecar = json.loads(path.with_suffix(".json").read_text())
-    sidecar["probe_xxh3"] = layout_module.probe_digest(path, layout)  # as if no probe hit it
+    sidecar["probe_xxh3"] = format_module.probe_digest(path, beton)  # as if no probe found it
     path.with_suffix(".json").write_text(json.dumps(sidecar))
     for cache in ("stream", "resident"):
         taken: list[int] = []
@@ -379,33 +386,34 @@ def take_labels(path: Path, cache: Any, taken: list[int]) -> None:
         taken += batch.labels.tolist()
 
 
-def test_a_beton_cut_off_while_it_is_read_is_told(path: Path) -> None:
-    records = BetonReader(path)
+def test_truncation_while_reading_is_reported(path: Path) -> None:
+    reader = BetonReader(path)
     with path.open("r+b") as file:
-        file.truncate(int(records.layout.pointers[-1]))
+        file.truncate(int(reader.format.offsets[-1]))
     out = np.empty((2, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
-    records.read(np.array([0, 1]), out)
+    reader.read(np.array([0, 1]), out)
     with pytest.raises(InputError, match=f"{path.name}: ends within image 11; remove both"):
-        records.read(np.array([0, 11]), out)
+        reader.read(np.array([0, 11]), out)
 
 
 # --- verify ----------------------------------------------------------------------------------
 
 
-def test_verify_accepts_what_was_written(path: Path) -> None:
+def test_verify_accepts_an_undamaged_beton(path: Path) -> None:
     for workers in (1, 3):
         assert verify(path, workers)["count"] == COUNT
 
 
-def test_verify_finds_a_single_bit_anywhere(written: dict[str, Path], tmp_path: Path) -> None:
-    """In every record, where no probe looks."""
+def test_verify_finds_one_flipped_bit_in_any_record(
+    written: dict[str, Path], tmp_path: Path
+) -> None:
+    """At an offset that no probe reads."""
     path = tmp_path / "raw.beton"
     shutil.copy(written["raw"].with_suffix(".json"), tmp_path)
     original = written["raw"].read_bytes()
-    layout = read_format(written["raw"])
-    for pointer in layout.pointers.tolist():
+    for offset in read_format(written["raw"]).offsets.tolist():
         data = bytearray(original)
-        data[pointer + 5000] ^= 1
+        data[offset + 5000] ^= 1
         path.write_bytes(data)
         with pytest.raises(InputError, match="raw.beton: (content|probe)_xxh3 [0-9a-f]{32}, but"):
             verify(path, 2)
@@ -413,13 +421,13 @@ def test_verify_finds_a_single_bit_anywhere(written: dict[str, Path], tmp_path: 
 
 def test_verify_names_every_damaged_jpeg(written: dict[str, Path], tmp_path: Path) -> None:
     path = tmp_path / "jpg.beton"
-    layout = read_format(written["jpg"])
+    beton = read_format(written["jpg"])
     data = bytearray(written["jpg"].read_bytes())
-    for place_ in (3, 9):
-        break_jpeg(data, layout, place_)
+    for number in (3, 9):
+        break_jpeg(data, beton, number)
     path.write_bytes(data)
     sidecar = json.loads(written["jpg"].with_suffix(".json").read_text())
-    sidecar["probe_xxh3"] = layout_module.probe_digest(path, layout)
+    sidecar["probe_xxh3"] = format_module.probe_digest(path, beton)
     write_json(path.with_suffix(".json"), sidecar)
     with pytest.raises(InputError) as caught:
         verify(path, 2)
@@ -428,7 +436,7 @@ def test_verify_names_every_damaged_jpeg(written: dict[str, Path], tmp_path: Pat
     ]
 
 
-def test_verify_asks_ffcv_too(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verify_compares_with_ffcv(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read_metadata = Reader.read_metadata
 
     def wrong(self: Any) -> None:
@@ -436,7 +444,7 @@ def test_verify_asks_ffcv_too(path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         self.metadata = self.metadata[::-1]
 
     monkeypatch.setattr(Reader, "read_metadata", wrong)
-    with pytest.raises(InputError, match="FFCV reads other places or labels than minet does"):
+    with pytest.raises(InputError, match="FFCV reads other offsets or labels than minet does"):
         verify(path, 1)
 
 
@@ -445,7 +453,7 @@ def run_verify(root: Path, *paths: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
 
 
-def test_the_command_says_what_is_well_and_what_is_not(root: Path, path: Path) -> None:
+def test_the_command_reports_good_and_bad_betons(root: Path, path: Path) -> None:
     good = path.with_name("good.beton")
     shutil.copy(path, good)
     shutil.copy(path.with_suffix(".json"), good.with_suffix(".json"))

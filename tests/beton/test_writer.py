@@ -1,4 +1,4 @@
-"""Betons: the same bytes whoever helps to write them, the right pixels, and nothing left behind."""
+"""Writing betons: the same bytes with any number of workers, correct pixels, no leftover files."""
 
 import hashlib
 import io
@@ -34,7 +34,7 @@ Rows = list[dict[str, str]]
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a folder of images of mixed sizes, smooth ones and textured ones."""
+    """Return a folder of images of mixed sizes, smooth and textured."""
     root = tmp_path_factory.mktemp("source")
     rng = np.random.default_rng(0)
     for number in range(COUNT):
@@ -47,7 +47,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def rows(source: Path) -> Rows:
-    """Give the index of the folder; the labels 0, 3, 6 and on show whose is whose."""
+    """Return the index of the folder; the labels 0, 3, 6, ... identify the images."""
     return [
         {
             "path": f"{number}.png",
@@ -72,21 +72,21 @@ def write(path: Path, rows: Rows, choice: BetonRunSettings, workers: int = 2) ->
 
 
 def expected(rows: Rows, choice: BetonRunSettings) -> NDArray[np.uint8]:
-    """Prepare the images of an index, one after the other."""
+    """Prepare the images of an index one by one."""
     root = Path(choice.root)
     images = (decode((root / row["path"]).read_bytes()) for row in rows)
     return np.stack([prepare(image, choice.resize_px, choice.crop_px) for image in images])
 
 
 def read_back(path: Path) -> tuple[NDArray[np.uint8], list[int]]:
-    """Read all pixels and labels with FFCV's reader of the format."""
+    """Read all pixels and labels with FFCV's reader."""
     reader = Reader(str(path))
     image, label = (reader.metadata[name] for name in reader.metadata.dtype.names)
     sizes = dict(zip(reader.alloc_table["ptr"], reader.alloc_table["size"], strict=True))
     data = path.read_bytes()
     pixels = []
-    for mode, width, height, pointer in image:
-        stored = data[pointer : pointer + sizes[pointer]]
+    for mode, width, height, offset in image:
+        stored = data[offset : offset + sizes[offset]]
         if mode == 0:  # jpg
             stored = Image.open(io.BytesIO(stored)).tobytes()
         pixels.append(np.frombuffer(stored, np.uint8).reshape(height, width, 3))
@@ -94,7 +94,7 @@ def read_back(path: Path) -> tuple[NDArray[np.uint8], list[int]]:
 
 
 @pytest.mark.parametrize("storage", ["raw", "jpg"])
-def test_the_bytes_are_the_same_every_time_with_any_number_of_workers(
+def test_bytes_do_not_depend_on_the_number_of_workers(
     storage: str, source: Path, rows: Rows, tmp_path: Path
 ) -> None:
     choice = settings(source, storage=storage)
@@ -107,10 +107,10 @@ def test_the_bytes_are_the_same_every_time_with_any_number_of_workers(
 
 
 @pytest.mark.parametrize("image_size", [32, 700, 1700])
-def test_raw_bytes_are_those_of_ffcvs_own_writer(
+def test_raw_bytes_equal_those_of_ffcvs_own_writer(
     image_size: int, source: Path, rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With one worker, as more make FFCV's differ; several pages and one page an image too."""
+    """FFCV with one worker, since more give other bytes; up to one page per image."""
     monkeypatch.setattr("ffcv.writer.Process", InThread)
     monkeypatch.setattr("ffcv.writer.tqdm", lambda total: tqdm(total=total, disable=True))
     choice = settings(source, resize_px=image_size, crop_px=image_size)
@@ -126,13 +126,15 @@ def test_raw_bytes_are_those_of_ffcvs_own_writer(
 
 
 class InThread(threading.Thread):
-    """FFCV's worker without a fork, of which Python warns in a process with threads."""
+    """FFCV's worker as a thread: Python warns of a fork in a process with threads."""
 
     def __init__(self, target: Callable[..., None], args: tuple[Any, ...]) -> None:
         super().__init__(target=target, args=args, daemon=True)
 
 
-def test_raw_pixels_read_back_are_those_prepared(source: Path, rows: Rows, tmp_path: Path) -> None:
+def test_raw_pixels_read_back_equal_the_prepared_ones(
+    source: Path, rows: Rows, tmp_path: Path
+) -> None:
     choice = settings(source)
     write(tmp_path / "one.beton", rows, choice)
     pixels, labels = read_back(tmp_path / "one.beton")
@@ -140,10 +142,10 @@ def test_raw_pixels_read_back_are_those_prepared(source: Path, rows: Rows, tmp_p
     assert labels == [3 * number for number in range(COUNT)]
 
 
-def test_jpg_pixels_read_back_are_nearly_those_prepared(
+def test_jpg_pixels_read_back_are_close_to_the_prepared_ones(
     source: Path, rows: Rows, tmp_path: Path
 ) -> None:
-    """Smooth images alone: fine texture is what JPEG is made to lose."""
+    """Smooth images only: JPEG discards fine texture."""
     smooth = rows[::2]
     choice = settings(source, storage="jpg", jpeg_quality=95)
     write(tmp_path / "one.beton", smooth, choice)
@@ -154,7 +156,7 @@ def test_jpg_pixels_read_back_are_nearly_those_prepared(
     assert labels == [6 * number for number in range(COUNT // 2)]
 
 
-def test_jpeg_quality_is_what_the_settings_say(source: Path, rows: Rows, tmp_path: Path) -> None:
+def test_jpeg_quality_comes_from_the_settings(source: Path, rows: Rows, tmp_path: Path) -> None:
     path = tmp_path / "one.beton"
     sizes = []
     for quality in (30, 90):
@@ -164,10 +166,10 @@ def test_jpeg_quality_is_what_the_settings_say(source: Path, rows: Rows, tmp_pat
 
 
 @pytest.mark.parametrize("crop_px", [700, 1700])
-def test_images_are_right_over_several_pages(
+def test_images_are_correct_across_several_pages(
     crop_px: int, source: Path, rows: Rows, tmp_path: Path
 ) -> None:
-    """FFCV fills pages of 8 MiB: 5 images of 700 px, and not one of 1,700 px."""
+    """A page of 8 MiB holds 5 images of 700 px and none of 1,700 px."""
     some = rows[:7] if crop_px == 700 else rows[:2]
     choice = settings(source, resize_px=crop_px, crop_px=crop_px)
     write(tmp_path / "one.beton", some, choice)
@@ -183,9 +185,9 @@ def test_the_sidecar_describes_the_file_and_the_pixels_before_compression(
     choice = settings(source, storage=storage)
     path = tmp_path / "one.beton"
     record = write(path, rows, choice)
-    shares = expected(rows, choice).reshape(-1, 3) / 255
-    np.testing.assert_allclose(record.pop("mean"), shares.mean(axis=0), rtol=1e-12)
-    np.testing.assert_allclose(record.pop("std"), shares.std(axis=0), rtol=1e-12)
+    pixels = expected(rows, choice).reshape(-1, 3) / 255
+    np.testing.assert_allclose(record.pop("mean"), pixels.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(record.pop("std"), pixels.std(axis=0), rtol=1e-12)
     assert all(re.fullmatch("[0-9a-f]{32}", record.pop(f"{n}_xxh3")) for n in ("content", "probe"))
     assert record == {
         "bytes": path.stat().st_size,
@@ -195,27 +197,27 @@ def test_the_sidecar_describes_the_file_and_the_pixels_before_compression(
     }
 
 
-# --- what goes wrong -------------------------------------------------------------------------
+# --- errors ----------------------------------------------------------------------------------
 
 
 def error_within(seconds: float, action: Callable[[], object]) -> BaseException | None:
-    """Give what an action raises; one that hangs is an error too, and is left behind."""
-    found: list[BaseException] = []
+    """Return what an action raises; an action that hangs fails and is abandoned."""
+    errors: list[BaseException] = []
 
     def act() -> None:
         try:
             action()
-        except BaseException as error:  # noqa: BLE001 - told to the caller
-            found.append(error)
+        except BaseException as error:  # noqa: BLE001 - returned to the caller
+            errors.append(error)
 
     thread = threading.Thread(target=act, daemon=True)
     thread.start()
     thread.join(seconds)
     assert not thread.is_alive(), f"still running after {seconds} s"
-    return found[0] if found else None
+    return errors[0] if errors else None
 
 
-def assert_nothing_is_left(folder: Path) -> None:
+def assert_no_leftovers(folder: Path) -> None:
     assert list(folder.iterdir()) == []
     assert not [file for file in open_files() if file.startswith(str(folder))]
 
@@ -226,7 +228,7 @@ def open_files() -> list[str]:
     return [str(path.readlink()) for path in descriptors if path.is_symlink()]
 
 
-@pytest.mark.parametrize("place", [0, 7, COUNT - 1])
+@pytest.mark.parametrize("index", [0, 7, COUNT - 1])
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -234,25 +236,25 @@ def open_files() -> list[str]:
         ({"xxh3": "0" * 32}, "{path}: changed since it was indexed; run `dvc repro` again"),
     ],
 )
-def test_an_image_that_is_not_as_indexed_is_named_and_nothing_is_left(
+def test_an_image_that_changed_since_indexing_is_named_without_leftovers(
     *,
-    place: int,
+    index: int,
     change: dict[str, str],
     message: str,
     source: Path,
     rows: Rows,
     tmp_path: Path,
 ) -> None:
-    spoiled = [*rows[:place], rows[place] | change, *rows[place + 1 :]]
+    changed = [*rows[:index], rows[index] | change, *rows[index + 1 :]]
     error = error_within(
-        20, lambda: write(tmp_path / "one.beton", spoiled, settings(source), workers=2)
+        20, lambda: write(tmp_path / "one.beton", changed, settings(source), workers=2)
     )
     assert isinstance(error, InputError)
-    assert str(error) == f"{source}/{message.format(path=rows[place]['path'])}"
-    assert_nothing_is_left(tmp_path)
+    assert str(error) == f"{source}/{message.format(path=rows[index]['path'])}"
+    assert_no_leftovers(tmp_path)
 
 
-def test_a_full_disk_in_the_middle_is_told_and_leaves_nothing(
+def test_a_disk_that_fills_up_is_reported_without_leftovers(
     source: Path, rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[int] = []
@@ -267,11 +269,11 @@ def test_a_full_disk_in_the_middle_is_told_and_leaves_nothing(
     monkeypatch.setattr(beton.os, "pwrite", full)
     error = error_within(20, lambda: write(tmp_path / "one.beton", rows, settings(source)))
     assert str(error) == "[Errno 28] No space left on device"
-    assert_nothing_is_left(tmp_path)
+    assert_no_leftovers(tmp_path)
 
 
 @pytest.mark.parametrize("storage", ["raw", "jpg"])
-def test_writes_that_take_only_a_part_are_gone_on_with(
+def test_partial_writes_are_completed(
     storage: str, source: Path, rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     choice = settings(source, storage=storage)
@@ -282,9 +284,7 @@ def test_writes_that_take_only_a_part_are_gone_on_with(
     assert (tmp_path / "parts.beton").read_bytes() == (tmp_path / "whole.beton").read_bytes()
 
 
-def test_an_interruption_in_the_middle_leaves_nothing(
-    source: Path, rows: Rows, tmp_path: Path
-) -> None:
+def test_an_interruption_leaves_nothing(source: Path, rows: Rows, tmp_path: Path) -> None:
     def interrupted(items: Iterable[Record], total: int) -> Iterator[Record]:
         for number, record in enumerate(items):
             if number == 5:
@@ -296,11 +296,11 @@ def test_an_interruption_in_the_middle_leaves_nothing(
 
     threads = set(threading.enumerate())
     assert isinstance(error_within(20, action), KeyboardInterrupt)
-    assert set(threading.enumerate()) == threads, "a thread may still write, to whose file?"
-    assert_nothing_is_left(tmp_path)
+    assert set(threading.enumerate()) == threads, "a thread may still write to a closed file"
+    assert_no_leftovers(tmp_path)
 
 
-def test_an_error_leaves_the_old_beton(source: Path, rows: Rows, tmp_path: Path) -> None:
+def test_an_error_keeps_the_old_beton(source: Path, rows: Rows, tmp_path: Path) -> None:
     path = tmp_path / "one.beton"
     write(path, rows, settings(source))
     before = path.read_bytes()

@@ -1,4 +1,4 @@
-"""The index of real small files: what is found, what is said about the rest, what is left out."""
+"""The index of small real files: usable images, reported problems, skipped images."""
 
 import io
 import os
@@ -18,7 +18,7 @@ from minet.data.index import CheckedImage, Index, index_images
 
 
 def jpeg(seed: int) -> bytes:
-    """Encode an image of fine texture, another for each seed."""
+    """Encode an image of fine texture, a different one for each seed."""
     pixels = np.random.default_rng(seed).integers(0, 256, (24, 32, 3), np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG")
@@ -50,7 +50,7 @@ def paths(index: Index) -> dict[str, list[str]]:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Give a folder of two classes with three, two and two good images and their lists."""
+    """Return a folder of two classes with three, two and two good images and their lists."""
     root = tmp_path / "images"
     for start, (split, labels) in zip((0, 10, 20), LABELS.items(), strict=True):
         lines = []
@@ -93,8 +93,8 @@ def test_the_number_of_workers_changes_nothing(data: Path, workers: int) -> None
     assert index_images(choice, workers, plain) == index_images(choice, 2, plain)
 
 
-def spoil(root: Path) -> None:
-    """Add one image of each problem; line numbers follow those of `data`."""
+def add_problems(root: Path) -> None:
+    """Add images with all kinds of problems; line numbers continue those of `data`."""
     add(root, "train", "cat/gone.jpg", 0, None)  # line 4
     add(root, "train", "cat/cut.jpg", 0, jpeg(50)[:-200])
     add(root, "train", "cat/text.jpg", 0, "no image at all")
@@ -115,40 +115,40 @@ PROBLEMS = (
     "train: cat/again.jpg (train.txt:8): duplicate: same bytes as cat/train 0.jpg (train.txt:1)",
     "train: cat/leak 1.jpg (train.txt:9): leaked: same bytes as cat/val 0.jpg in val (val.txt:1)",
     "val: cat/leak 2.jpg (val.txt:3): leaked: same bytes as cat/test 0.jpg in test (test.txt:1)",
-    "2 missing, 3 unreadable, 1 duplicate, 2 leaked; mend them, or leave them out with data.on_",
+    "2 missing, 3 unreadable, 1 duplicate, 2 leaked; fix them, or leave them out with data.on_",
 )
 
 
-def test_all_problems_of_images_are_told_together(data: Path) -> None:
-    spoil(data)
+def test_all_problems_of_images_are_reported_together(data: Path) -> None:
+    add_problems(data)
     with pytest.raises(InputError) as caught:
         index_of(data)
-    told = caught.value.problems
-    assert len(told) == len(PROBLEMS)
-    for line, beginning in zip(told, PROBLEMS, strict=True):
+    problems = caught.value.problems
+    assert len(problems) == len(PROBLEMS)
+    for line, beginning in zip(problems, PROBLEMS, strict=True):
         assert line.startswith(beginning)
 
 
-def test_of_very_many_problems_the_first_of_each_kind_are_told(data: Path) -> None:
+def test_at_most_100_problems_of_each_kind_are_reported(data: Path) -> None:
     for number in range(150):
         add(data, "val", f"cat/gone {number}.jpg", 0, None)
     add(data, "val", "cat/empty.jpg", 0, b"")
     with pytest.raises(InputError) as caught:
         index_of(data)
-    told = caught.value.problems
-    assert len(told) == 100 + 1 + 1 + 1
-    assert told[100] == "... and 50 more missing"
-    assert "cat/empty.jpg" in told[101]
-    assert told[-1].startswith("150 missing, 1 unreadable; ")
+    problems = caught.value.problems
+    assert len(problems) == 100 + 1 + 1 + 1
+    assert problems[100] == "... and 50 more missing"
+    assert "cat/empty.jpg" in problems[101]
+    assert problems[-1].startswith("150 missing, 1 unreadable; ")
 
 
-def test_skipping_leaves_out_counts_and_names_what_cannot_be_used(data: Path) -> None:
+def test_skipping_leaves_out_counts_and_names_unusable_images(data: Path) -> None:
     clean = paths(index_of(data))
-    spoil(data)
+    add_problems(data)
     index = index_of(data, on_bad_image="skip")
     assert paths(index) == clean
-    left_out = [(image.split, image.entry.path, image.problem) for image in index.skipped]
-    assert left_out == [
+    skipped = [(image.split, image.entry.path, image.problem) for image in index.skipped]
+    assert skipped == [
         ("train", "cat/gone.jpg", "missing"),
         ("train", "cat/cut.jpg", "unreadable"),
         ("train", "cat/text.jpg", "unreadable"),
@@ -158,18 +158,18 @@ def test_skipping_leaves_out_counts_and_names_what_cannot_be_used(data: Path) ->
         ("val", "cat/leak 2.jpg", "leaked"),
         ("test", "cat/folder.jpg", "missing"),
     ]
-    nothing = {"missing": 0, "unreadable": 0, "duplicate": 0, "leaked": 0}
+    no_problems = {"missing": 0, "unreadable": 0, "duplicate": 0, "leaked": 0}
     assert index.counts() == {
         "classes": 2,
-        "train": {"listed": 9, "images": 3} | nothing
+        "train": {"listed": 9, "images": 3} | no_problems
         | {"missing": 1, "unreadable": 3, "duplicate": 1, "leaked": 1},
-        "val": {"listed": 3, "images": 2} | nothing | {"leaked": 1},
-        "test": {"listed": 3, "images": 2} | nothing | {"missing": 1},
+        "val": {"listed": 3, "images": 2} | no_problems | {"leaked": 1},
+        "test": {"listed": 3, "images": 2} | no_problems | {"missing": 1},
     }  # fmt: skip
 
 
-def test_of_an_image_in_all_splits_test_keeps_it(data: Path) -> None:
-    """The evaluation stays as it was published, whatever train and val copied of it."""
+def test_of_an_image_in_all_splits_only_test_keeps_it(data: Path) -> None:
+    """The published evaluation does not change, whatever train and val copied of it."""
     for split in ("train", "val"):
         add(data, split, f"cat/{split} copy.jpg", 0, jpeg(20))
         add(data, split, f"cat/{split} copy 2.jpg", 0, jpeg(20))
@@ -183,16 +183,16 @@ def test_of_an_image_in_all_splits_test_keeps_it(data: Path) -> None:
     ]
 
 
-def test_a_class_that_is_lost_by_skipping_is_an_error(data: Path) -> None:
-    put(data / "cat/train 0.jpg", "spoiled")
+def test_a_class_lost_by_skipping_is_an_error(data: Path) -> None:
+    put(data / "cat/train 0.jpg", "damaged")
     with pytest.raises(InputError, match="^without the images that cannot be used:") as caught:
         index_of(data, on_bad_image="skip")
     assert caught.value.problems[1].startswith("train: no image of class 0; labels must be 0 to K")
 
 
-def test_a_split_that_is_lost_by_skipping_is_an_error(data: Path) -> None:
+def test_a_split_lost_by_skipping_is_an_error(data: Path) -> None:
     for label, name in enumerate(CLASSES):
-        put(data / f"{name}/val {label}.jpg", "spoiled")
+        put(data / f"{name}/val {label}.jpg", "damaged")
     with pytest.raises(InputError, match="val: no images listed"):
         index_of(data, on_bad_image="skip")
 
@@ -205,14 +205,14 @@ def test_a_root_that_is_no_folder_is_named(kind: str, tmp_path: Path) -> None:
         index_of(tmp_path / "images")
 
 
-def test_problems_of_all_lists_are_told_together(data: Path) -> None:
+def test_problems_of_all_lists_are_reported_together(data: Path) -> None:
     (data / "train.txt").unlink()
     put(data / "val.txt", "../a.jpg 0\nb.jpg cat\n")
     put(data / "test.txt", b"\xe9t\xe9.jpg 0\n")  # Latin-1
     with pytest.raises(InputError) as caught:
         index_of(data)
     assert len(caught.value.problems) == 4
-    for line, words in zip(
+    for line, text in zip(
         caught.value.problems,
         (
             "train.txt: cannot be read: No such file",
@@ -222,7 +222,7 @@ def test_problems_of_all_lists_are_told_together(data: Path) -> None:
         ),
         strict=True,
     ):
-        assert words in line
+        assert text in line
 
 
 def test_labels_are_checked_before_any_image_is_read(data: Path) -> None:
@@ -248,7 +248,7 @@ FOLDERS = {"layout": "folders", **{split: split for split in SPLITS}}
 
 @pytest.fixture
 def folders(tmp_path: Path) -> Path:
-    """Give one image for each of two classes in each split."""
+    """Return a folder with one image of each of two classes in each split."""
     root = tmp_path / "folders"
     for seed, split in enumerate(SPLITS):
         for label, name in enumerate(CLASSES):
@@ -262,8 +262,12 @@ def test_class_folders_are_labelled_by_name(folders: Path) -> None:
     put(folders / "train/.cache/1.jpg", "not read")
     put(folders / "train/cat/notes.txt", "not read")
     index = index_of(folders, **FOLDERS)
-    found = [(image.entry.path, image.entry.label) for image in index.images["train"]]
-    assert found == [("train/cat/1.jpg", 0), ("train/dog/1.jpg", 1), ("train/dog/deeper/2.JPG", 1)]
+    labelled = [(image.entry.path, image.entry.label) for image in index.images["train"]]
+    assert labelled == [
+        ("train/cat/1.jpg", 0),
+        ("train/dog/1.jpg", 1),
+        ("train/dog/deeper/2.JPG", 1),
+    ]
     assert index.skipped == []
 
 
@@ -274,7 +278,7 @@ def test_a_class_that_only_val_has_is_an_error(folders: Path) -> None:
 
 
 def test_class_folders_may_be_links(folders: Path, tmp_path: Path) -> None:
-    """Else a class that lies on another disk would vanish without a word."""
+    """Otherwise a class on another disk would silently disappear."""
     for split in SPLITS:
         away = tmp_path / "away" / split
         away.parent.mkdir(exist_ok=True)
@@ -290,7 +294,7 @@ def test_a_missing_split_folder_is_named_with_the_layout(folders: Path) -> None:
         index_of(folders, **(FOLDERS | {"val": "v"}))
 
 
-def test_the_same_image_under_two_labels_is_told_with_both(folders: Path) -> None:
+def test_the_same_image_with_two_labels_is_reported_with_both(folders: Path) -> None:
     first, second = sorted((folders / "train").iterdir())[:2]
     image = next(first.iterdir())
     (second / "again.jpg").write_bytes(image.read_bytes())
@@ -298,16 +302,16 @@ def test_the_same_image_under_two_labels_is_told_with_both(folders: Path) -> Non
         index_of(folders, **FOLDERS)
 
 
-def test_a_link_that_leads_back_up_is_not_followed_for_ever(folders: Path) -> None:
-    whole = index_of(folders, **FOLDERS)
+def test_a_link_to_a_parent_folder_is_no_endless_loop(folders: Path) -> None:
+    before = index_of(folders, **FOLDERS)
     first = next((folders / "train").iterdir())
     (first / "loop").symlink_to(folders / "train")
-    again = index_of(folders, **FOLDERS)
-    assert again.counts() == whole.counts()
+    after = index_of(folders, **FOLDERS)
+    assert after.counts() == before.counts()
 
 
 def test_a_class_folder_without_images_is_named(folders: Path) -> None:
-    """Also the last one, without which the labels would look complete."""
+    """Even the last one, without which the labels look complete."""
     (folders / "train" / "zebra").mkdir()
     with pytest.raises(InputError, match=r"^train/zebra: a class without images$"):
         index_of(folders, **FOLDERS)
@@ -331,10 +335,10 @@ def run_stage(root: Path, choice: DataSettings, folder: Path) -> subprocess.Comp
     )
 
 
-def test_the_command_leaves_nothing_but_a_message_on_bad_input(
+def test_the_command_writes_only_a_message_on_bad_input(
     root: Path, data: Path, tmp_path: Path
 ) -> None:
-    spoil(data)
+    add_problems(data)
     out = tmp_path / "out"
     done = run_stage(root, settings(data), out)
     assert done.returncode == 1
@@ -347,10 +351,10 @@ def test_the_command_leaves_nothing_but_a_message_on_bad_input(
     assert [path.name for path in out.rglob("*")] == ["settings.json"]
 
 
-def test_the_command_writes_tables_counts_and_a_picture(
+def test_the_command_writes_tables_counts_and_a_gallery(
     root: Path, data: Path, tmp_path: Path
 ) -> None:
-    spoil(data)
+    add_problems(data)
     out = tmp_path / "out"
     done = run_stage(root, settings(data, on_bad_image="skip"), out)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""The synthetic data set: the same on every machine, and as hard as it is meant to be."""
+"""The synthetic data set: the same on every machine, with the intended difficulty."""
 
 import hashlib
 import io
@@ -47,7 +47,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def sample(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a small data set, made by the stage with one thread."""
+    """Return a small data set, drawn by the stage with one thread."""
     out = tmp_path_factory.mktemp("sample") / "data"
     done = run_stage(root, out, workers=1)
     assert done.returncode == 0, done.stderr
@@ -55,7 +55,7 @@ def sample(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_the_bytes_are_the_same_every_time_with_any_number_of_threads(
+def test_bytes_do_not_depend_on_the_number_of_threads(
     sample: Path, workers: int, root: Path, tmp_path: Path
 ) -> None:
     done = run_stage(root, tmp_path / "again", workers)
@@ -87,12 +87,12 @@ def test_the_lists_have_the_format_of_mini_imagenet(sample: Path) -> None:
     assert (sample / "test.txt").read_bytes() == (
         b"images/red-striped-disc/test_00000.JPEG 0\n"
         b"images/yellow-striped-disc/test_00001.JPEG 1\n"
-        b"images/red-flatten-square/test_00002.JPEG 2\n"
-        b"images/magenta-flatten-square/test_00003.JPEG 3\n"
+        b"images/red-dotted-square/test_00002.JPEG 2\n"
+        b"images/magenta-dotted-square/test_00003.JPEG 3\n"
     )
 
 
-def test_the_tables_say_what_the_lists_say(sample: Path) -> None:
+def test_the_tables_equal_the_lists(sample: Path) -> None:
     assert (sample / "test.csv").read_bytes().startswith(b"path,label\n")
     for split in SPLITS:
         listed = parse_list((sample / f"{split}.txt").read_text(), split)
@@ -102,13 +102,13 @@ def test_the_tables_say_what_the_lists_say(sample: Path) -> None:
 
 @pytest.mark.parametrize("classes", [2, 3, 7, 10])
 @pytest.mark.parametrize("count", [10, 11, 37])
-def test_every_class_is_in_every_split_about_as_often(classes: int, count: int) -> None:
+def test_every_class_is_equally_frequent_in_every_split(classes: int, count: int) -> None:
     settings = SampleSettings(classes=classes, train=count, val=count, test=classes, seed=0)
     images = list(sample_images(settings))
     for split in SPLITS:
-        found = Counter(image.label for image in images if image.split == split)
-        assert sorted(found) == list(range(classes))
-        assert max(found.values()) - min(found.values()) <= 1
+        counts = Counter(image.label for image in images if image.split == split)
+        assert sorted(counts) == list(range(classes))
+        assert max(counts.values()) - min(counts.values()) <= 1
 
 
 @pytest.mark.parametrize(
@@ -121,24 +121,24 @@ def test_every_class_is_in_every_split_about_as_often(classes: int, count: int) 
     ],
 )
 def test_drawn_pixels_are_pinned(label: int, shape: tuple[int, int], digest: str) -> None:
-    """Of pixels, not of JPEGs: whole numbers are the same everywhere, Pillow's encoder is not."""
+    """Pixels, not JPEGs: integers are the same everywhere, Pillow's encoder is not."""
     pixels = draw(label, generator(0, RngStream.SAMPLE, 0, label))
     assert pixels.shape == (*shape, 3)
     assert hashlib.sha256(pixels.tobytes()).hexdigest() == digest
 
 
 @pytest.mark.parametrize(
-    ("pair", "plane"), [((0, 1), 1), ((2, 3), 2), ((4, 5), 0), ((6, 7), 2), ((8, 9), 1)]
+    ("pair", "channel"), [((0, 1), 1), ((2, 3), 2), ((4, 5), 0), ((6, 7), 2), ((8, 9), 1)]
 )
-def test_the_classes_of_a_pair_differ_in_one_colour_plane_only(
-    pair: tuple[int, int], plane: int
+def test_the_classes_of_a_pair_differ_in_one_channel_only(
+    pair: tuple[int, int], channel: int
 ) -> None:
-    """Drawn with the same draws, all else is equal: who does not see the plane must guess."""
+    """With the same draws all else is equal: without the channel a classifier must guess."""
     for number in range(3):
         one, other = (draw(label, generator(0, RngStream.SAMPLE, 0, number)) for label in pair)
         differs = [bool((one[..., k] != other[..., k]).any()) for k in range(3)]
-        assert differs == [k == plane for k in range(3)]
-        assert (one[..., plane] != other[..., plane]).mean() > 0.03
+        assert differs == [k == channel for k in range(3)]
+        assert (one[..., channel] != other[..., channel]).mean() > 0.03
 
 
 def test_a_few_images_are_greyscale_and_sizes_are_mixed() -> None:
@@ -151,8 +151,8 @@ def test_a_few_images_are_greyscale_and_sizes_are_mixed() -> None:
     assert {(500, 375), (375, 500), (640, 480)} <= {image.size for image in opened}
 
 
-def test_an_image_does_not_depend_on_how_many_others_there_are() -> None:
-    """Two settings that differ in the size of train give the same test images."""
+def test_an_image_does_not_depend_on_the_number_of_others() -> None:
+    """Settings that differ in the size of train give the same test images."""
     drawn = []
     for train in (10, 20):
         settings = SampleSettings(classes=10, train=train, val=10, test=10, seed=0)
@@ -166,7 +166,7 @@ def test_an_image_does_not_depend_on_how_many_others_there_are() -> None:
     )
 
 
-def test_settings_that_cannot_be_leave_no_folder(root: Path, tmp_path: Path) -> None:
+def test_invalid_settings_leave_no_folder(root: Path, tmp_path: Path) -> None:
     done = run_stage(root, tmp_path / "data", workers=1, val=3)
     assert done.returncode == 1
     assert "val is 3; must be at least one image per class, 4" in done.stderr

@@ -1,4 +1,4 @@
-"""Small sources of batches: an open beton, a split in memory."""
+"""Small sources of batches: a beton, and a split in memory."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +19,7 @@ def open_one(
     cache: Cache,
     device: torch.device = torch.device("cpu"),  # noqa: B008 - frozen
 ) -> BetonLoader:
-    """Open one split as training opens two."""
+    """Open one split in the way that training opens two."""
     (loader,) = open_loaders([(path, batch_size)], workers=workers, cache=cache, device=device)
     return loader
 

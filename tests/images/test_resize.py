@@ -1,4 +1,4 @@
-"""The fast way to a record's pixels: Pillow's bytes, whatever the size and the kind of file."""
+"""Fast decoding and resizing: Pillow's bytes for every size and kind of file."""
 
 import io
 from typing import Any
@@ -12,16 +12,17 @@ from PIL import Image
 
 from minet.beton.jpeg import decode_record, encode_record
 from minet.core.errors import InputError
-from minet.images import fast_decode as pixels_module
-from minet.images.decode import PixelSums, decode, kept_box, prepare
-from minet.images.fast_decode import Memory, decode_pixels, prepare_file
+from minet.images import fast_decode as fast_decode_module
+from minet.images.decode import PixelSums, crop_box, decode, prepare
+from minet.images.fast_decode import DecodeBuffers, decode_pixels, prepare_file
 from minet.images.resize import Scratch, axis_filter, resize_box
+from tests.helpers.sums import pixel_sums
 
-MEMORY = Memory()
+BUFFERS = DecodeBuffers()
 
 
 def noise(width: int, height: int, seed: int = 0) -> NDArray[np.uint8]:
-    """Draw the texture on which a box that is off by half a pixel shows most."""
+    """Return fine texture, in which a box that is off by half a pixel is obvious."""
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
@@ -34,34 +35,34 @@ def encoded(image: Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
 def check(image: NDArray[np.uint8], resize_px: int, crop_px: int, scratch: Scratch) -> None:
     out = np.full((crop_px, crop_px, 3), 7, np.uint8)
     height, width, _ = image.shape
-    box = kept_box(width, height, resize_px, crop_px)
+    box = crop_box(width, height, resize_px, crop_px)
     sums = resize_box(image, box, out, scratch)
     reference = prepare(Image.fromarray(image), resize_px, crop_px)
     assert np.array_equal(out, reference)
-    assert PixelSums(crop_px**2, sums[:3], sums[3:]) == PixelSums.of(reference)
+    assert PixelSums(crop_px**2, sums[:3], sums[3:]) == pixel_sums(reference)
 
 
 @settings(deadline=None, max_examples=150)
 @given(
     st.integers(1, 700), st.integers(1, 700), st.integers(8, 300), st.floats(0, 1), st.integers(0)
 )
-def test_any_size_gives_pillows_bytes_and_the_sums_of_them(
-    width: int, height: int, resize_px: int, share: float, seed: int
+def test_every_size_gives_pillows_bytes_and_their_sums(
+    width: int, height: int, resize_px: int, fraction: float, seed: int
 ) -> None:
     assume(max(width, height) < 40 * min(width, height))
-    crop_px = 8 + int(share * (resize_px - 8))
+    crop_px = 8 + int(fraction * (resize_px - 8))
     check(noise(width, height, seed), resize_px, crop_px, Scratch())
 
 
 @pytest.mark.parametrize("scale", [0.4, 1.0, 1.3, 1.46, 1.9, 2.8, 3.9, 5.7, 7.6, 9.2, 16.5])
 def test_every_number_of_taps_gives_pillows_bytes(scale: float) -> None:
-    """Unrolled loops serve up to 16 taps, others any number."""
+    """Up to 16 taps use unrolled loops."""
     width, height = round(64 * scale * 1.5), round(64 * scale)
     check(noise(width, height), 64, 56, Scratch())
     check(noise(height, width), 64, 56, Scratch())
 
 
-def test_memory_used_again_leaves_no_trace_of_the_image_before() -> None:
+def test_a_reused_buffer_keeps_nothing_of_the_previous_image() -> None:
     scratch = Scratch()
     for size in ((500, 375), (90, 60), (375, 500), (640, 480), (33, 44)):
         check(noise(*size), 40, 32, scratch)
@@ -71,7 +72,7 @@ def test_the_brightest_image_does_not_overflow() -> None:
     check(np.full((700, 900, 3), 255, np.uint8), 600, 600, Scratch())
 
 
-def test_weights_are_whole_and_within_the_image() -> None:
+def test_weights_sum_to_1_and_stay_within_the_image() -> None:
     for size in (1, 5, 100, 375, 4000):
         filter_ = axis_filter(size, 0.3 * size, 0.8 * size, 32)
         assert filter_.first.min() >= 0
@@ -83,7 +84,7 @@ def test_weights_are_whole_and_within_the_image() -> None:
 
 
 def photograph(mode: str = "RGB") -> Image.Image:
-    """Give a picture with fine texture and with colours, of odd sides."""
+    """Return a colour image with fine texture and odd sides."""
     grain = Image.fromarray(noise(31, 23)).resize((131, 97), Image.Resampling.BICUBIC)
     return Image.blend(grain, Image.fromarray(noise(131, 97, 1)), 0.2).convert(mode)
 
@@ -107,20 +108,22 @@ FILES = {
 
 
 @pytest.mark.parametrize("data", FILES.values(), ids=FILES)
-def test_files_are_decoded_to_the_bytes_that_pillow_gives(data: bytes) -> None:
-    assert np.array_equal(decode_pixels(data, MEMORY), np.asarray(decode(data)))
+def test_files_decode_to_pillows_bytes(data: bytes) -> None:
+    assert np.array_equal(decode_pixels(data, BUFFERS), np.asarray(decode(data)))
 
 
-BEFORE_EXIF = {  # what libjpeg passes over before a segment
-    "behind another segment": b"\xff\xec\x00\x08\xff\xda\xff\xd9\x00\x00",  # APP12
-    "behind fill bytes": b"\xff" * 3,
-    "behind a restart": b"\xff\xd3",
+BEFORE_EXIF = {  # what libjpeg skips before a segment
+    "after another segment": b"\xff\xec\x00\x08\xff\xda\xff\xd9\x00\x00",  # APP12
+    "after fill bytes": b"\xff" * 3,
+    "after a restart": b"\xff\xd3",
 }
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("how", ["EXIF", "XMP", *BEFORE_EXIF])
-def test_images_are_turned_upright_wherever_the_file_says_so(orientation: int, how: str) -> None:
+def test_images_are_turned_upright_wherever_the_orientation_is_stored(
+    orientation: int, how: str
+) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     xmp = f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><tiff:Orientation>{orientation}</tiff:Orientation>'
@@ -129,45 +132,43 @@ def test_images_are_turned_upright_wherever_the_file_says_so(orientation: int, h
     data = data[:2] + BEFORE_EXIF.get(how, b"") + data[2:]
     upright = np.asarray(decode(data))
     assert (upright.shape[0] == 131) == (orientation >= 5)
-    assert np.array_equal(decode_pixels(data, MEMORY), upright)
+    assert np.array_equal(decode_pixels(data, BUFFERS), upright)
 
 
 @pytest.mark.parametrize("name", ["4:2:0", "grey"])
-def test_plain_jpegs_do_not_take_the_way_by_pillow(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pixels_module, "decode", None)
-    assert decode_pixels(FILES[name], Memory()).shape == (97, 131, 3)
+def test_plain_jpegs_bypass_pillow(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fast_decode_module, "decode", None)
+    assert decode_pixels(FILES[name], DecodeBuffers()).shape == (97, 131, 3)
 
 
-def test_what_pillow_lets_pass_is_as_pillow_has_it() -> None:
-    """libjpeg-turbo warns of bytes too many; that is no reason to refuse an image."""
+def test_files_that_pillow_accepts_decode_as_in_pillow() -> None:
+    """libjpeg-turbo warns of extra bytes; that is no reason to reject an image."""
     data = FILES["4:2:0"]
     at = data.rindex(b"\xff\xd9")
     odd = data[:at] + b"\0\0\0\0" + data[at:]
-    assert np.array_equal(decode_pixels(odd, MEMORY), np.asarray(decode(odd)))
+    assert np.array_equal(decode_pixels(odd, BUFFERS), np.asarray(decode(odd)))
 
 
-def test_a_damaged_file_is_told_as_pillow_tells_it() -> None:
+def test_damage_is_reported_with_pillows_message() -> None:
     with pytest.raises(InputError, match="^damaged: "):
-        decode_pixels(FILES["4:2:0"][:1500], MEMORY)
+        decode_pixels(FILES["4:2:0"][:1500], BUFFERS)
     with pytest.raises(InputError, match="^not an image of a known format"):
-        decode_pixels(b"\xff\xd8 and nothing more", MEMORY)
+        decode_pixels(b"\xff\xd8 and nothing more", BUFFERS)
 
 
-def test_a_file_becomes_a_record_as_by_pillow() -> None:
+def test_a_prepared_file_equals_pillows() -> None:
     for data in FILES.values():
         out = np.empty((32, 32, 3), np.uint8)
-        sums = prepare_file(data, 36, out, MEMORY)
+        sums = prepare_file(data, 36, out, BUFFERS)
         reference = prepare(decode(data), 36, 32)
         assert np.array_equal(out, reference)
-        assert sums == PixelSums.of(reference)
+        assert sums == pixel_sums(reference)
 
 
 # --- records of a beton ----------------------------------------------------------------------
 
 
-def test_a_jpeg_record_is_decoded_to_pillows_bytes() -> None:
+def test_a_jpeg_record_decodes_to_pillows_bytes() -> None:
     pixels = np.asarray(photograph().resize((64, 64)))
     data = encode_record(pixels, 90)
     out = np.empty_like(pixels)
@@ -177,7 +178,7 @@ def test_a_jpeg_record_is_decoded_to_pillows_bytes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("damage", "message"),
     [
         (lambda data: data[:-200], "a damaged JPEG: "),
         (lambda data: data[:700] + bytes(60) + data[760:], "a damaged JPEG: "),
@@ -186,7 +187,7 @@ def test_a_jpeg_record_is_decoded_to_pillows_bytes() -> None:
         (lambda _: encode_record(noise(32, 32), 90), "a JPEG of 32 x 32 pixels, not 64$"),
     ],
 )
-def test_a_spoilt_jpeg_record_is_refused(spoil: Any, message: str) -> None:
+def test_a_damaged_jpeg_record_is_rejected(damage: Any, message: str) -> None:
     data = encode_record(np.asarray(photograph().resize((64, 64))), 90)
     with pytest.raises(InputError, match=f"^{message}"):
-        decode_record(spoil(data), np.empty((64, 64, 3), np.uint8))
+        decode_record(damage(data), np.empty((64, 64, 3), np.uint8))

@@ -103,7 +103,7 @@ def test_a_damaged_image_that_one_rank_reads_is_named_with_that_rank(tmp_path: P
     make_data(tmp_path, storage="jpg")
     beton = tmp_path / "train.beton"
     whole = beton.read_bytes()
-    pointers = read_format(beton).pointers
+    pointers = read_format(beton).offsets
     for image in range(len(pointers)):  # one that opening does not look at
         content = bytearray(whole)
         content[pointers[image] : pointers[image] + 2] = b"no"
