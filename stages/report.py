@@ -1,26 +1,27 @@
 """Write the zoo's page: one HTML file that needs no network."""
 
 from minet.core.cli import parse_paths, run
+from minet.core.errors import needs_group
 from minet.core.files import atomic_write, read_csv, read_json
-from minet.zoo.report.page import SeedTables, report_page
 
 
 def main() -> None:
-    """Read the record of all rows and their runs' tables, write the page."""
-    args = parse_paths(__doc__, *("comparison", "runs"), *("page",))
+    """Read the record of all rows and the tables of their runs, write the page."""
+    args = parse_paths(__doc__, "comparison", "runs", "page")
+    with needs_group("zoo"):
+        from minet.zoo.report.page import SeedTables, report_page
     record = read_json(args.comparison)
-    runs = {
-        name: {
+    runs = {}
+    for name in record["rows"]:
+        folders = {seed: args.runs / name / str(seed) for seed in record["seeds"]}
+        runs[name] = {
             seed: SeedTables(
-                *(
-                    read_csv(args.runs / name / str(seed) / f"{table}.csv")
-                    for table in ("history", "predictions", "classes")
-                )
+                history=read_csv(folder / "history.csv"),
+                predictions=read_csv(folder / "predictions.csv"),
+                classes=read_csv(folder / "classes.csv"),
             )
-            for seed in record["seeds"]
+            for seed, folder in folders.items()
         }
-        for name in record["rows"]
-    }
     with atomic_write(args.page) as partial:
         partial.write_text(report_page(record, runs), encoding="utf-8")
     print(f"{len(runs)} rows: {args.page}")

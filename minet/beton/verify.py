@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from minet.beton.reader import BetonReader
-from minet.core.errors import InputError
+from minet.core.errors import InputError, needs_group
 
 
 def verify(path: Path, workers: int) -> dict[str, Any]:
@@ -17,7 +17,8 @@ def verify(path: Path, workers: int) -> dict[str, Any]:
 
 def _check_with_ffcv(beton: BetonReader) -> None:
     """Compare offsets and labels with FFCV's. Its import takes seconds; nothing else needs it."""
-    from ffcv.reader import Reader
+    with needs_group("verify"):
+        from ffcv.reader import Reader
 
     reader = Reader(str(beton.path))
     image, label = (reader.metadata[name] for name in reader.metadata.dtype.names)

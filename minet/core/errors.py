@@ -4,6 +4,9 @@ import json
 import os
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 # exit codes of a run that a signal stopped after saving: EX_TEMPFAIL ("try again") of sysexits.h,
@@ -21,6 +24,36 @@ class InputError(ValueError):
     def __init__(self, *problems: str) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+
+
+@contextmanager
+def needs_group(group: str) -> Iterator[None]:
+    """Turn a failed import of an optional package inside the block into an InputError.
+
+    It names the package and its dependency group in pyproject.toml.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package, _, _ = str(error.name).partition(".")
+        raise _not_installed(package, group) from error
+
+
+def check_installed(group: str, *packages: str) -> None:
+    """Raise the InputError of `needs_group` for the first package that cannot be found.
+
+    Nothing is imported: a command calls this before hours of work that need the packages last.
+    """
+    for package in packages:
+        if find_spec(package) is None:
+            raise _not_installed(package, group)
+
+
+def _not_installed(package: str, group: str) -> InputError:
+    return InputError(
+        f"{package} is not installed; it is in the dependency group `{group}`: "
+        f"`uv pip install --overrides requirements.lock --group {group}`"
+    )
 
 
 class InterruptedRun(Exception):

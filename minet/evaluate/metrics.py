@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_fscore_support
-from statsmodels.stats.proportion import proportion_confint
+
+from minet.stats.intervals import wilson_interval
 
 Labels = NDArray[np.int64]
 Probabilities = NDArray[np.float64]
@@ -16,14 +17,8 @@ Probabilities = NDArray[np.float64]
 def accuracy_record(labels: Labels, predicted: Labels) -> dict[str, float]:
     """Share of hits with its 95 % Wilson interval."""
     hits, count = int((labels == predicted).sum()), len(labels)
-    low, high = proportion_confint(hits, count, alpha=0.05, method="wilson")
-    accuracy = hits / count
-    return {
-        "accuracy": accuracy,
-        # no hit or no miss: rounding puts a bound up to 1e-16 on the wrong side of the accuracy
-        "accuracy_low": min(float(low), accuracy),
-        "accuracy_high": max(float(high), accuracy),
-    }
+    low, high = wilson_interval(hits, count)
+    return {"accuracy": hits / count, "accuracy_low": low, "accuracy_high": high}
 
 
 def score_record(labels: Labels, probabilities: Probabilities) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from minet.core.errors import needs_group
 from minet.train.state import EpochRecord
 
 Told = Callable[[Sequence[EpochRecord], nn.Module], None]  # the history so far, the model
@@ -17,7 +18,8 @@ def to_tensorboard(folder: Path) -> Told:
 
     A run that goes on hides what a killed one had written of the same epochs.
     """
-    from torch.utils.tensorboard import SummaryWriter  # here: it takes a second
+    with needs_group("loggers"):
+        from torch.utils.tensorboard import SummaryWriter  # here: it takes a second
 
     writers: list[SummaryWriter] = []
 
@@ -39,7 +41,8 @@ def to_tensorboard(folder: Path) -> Told:
 
 def to_dvclive(folder: Path) -> Told:
     """Write each epoch's scalars as DVCLive does, below a folder; the pipeline is left alone."""
-    from dvclive import Live
+    with needs_group("loggers"):
+        from dvclive import Live
 
     lives: list[Live] = []
     told = 0  # epochs; DVCLive empties the folder, so a run that goes on tells all of them anew

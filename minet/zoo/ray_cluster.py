@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minet.core.errors import InputError
+from minet.core.errors import InputError, needs_group
 from minet.zoo import ray_worker as zoo_worker
 
 LOCKS = ("dvc.lock", "zoo/dvc.lock")
@@ -76,14 +76,9 @@ def default_remote(root: Path) -> tuple[str, str]:
 
 @contextmanager
 def connected(address: str) -> Iterator[Any]:
-    """Give Ray, connected to a cluster; InputError if Ray is missing or there is no cluster."""
-    try:
+    """Yield Ray, connected to a cluster; InputError if Ray is missing or there is no cluster."""
+    with needs_group("ray"):
         import ray
-    except ImportError:
-        raise InputError(
-            "rows are asked for on Ray, which is not installed; `uv pip install --overrides "
-            "requirements.lock --group ray` adds it"
-        ) from None
     try:
         if found := re.fullmatch(r"(?:ray://)?\[?([^/]+?)\]?:(\d+)", address):
             # Ray itself waits for minutes where nothing listens

@@ -8,7 +8,9 @@ import numpy as np
 
 from minet.core.errors import InputError
 from minet.core.settings import flatten
-from minet.stats.comparison import Hits, accuracy_summary, compare, holm
+from minet.stats.comparison import compare
+from minet.stats.intervals import Correct, accuracy_summary
+from minet.stats.significance import holm
 from minet.zoo.config import RowSettings
 
 _SCORES = ("accuracy", "loss", "top5", "precision", "recall", "f1", "macro_f1")
@@ -38,7 +40,7 @@ class RowOutcome:
     seeds: Mapping[int, SeedOutcome]
 
     @property
-    def hits(self) -> Hits:
+    def hits(self) -> Correct:
         """(S, N) whether each test image was predicted rightly."""
         return np.array([outcome.hits for outcome in self.seeds.values()])
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
-from minet.core.errors import InputError
+from minet.core.errors import InputError, check_installed
 from minet.core.files import atomic_write
 from minet.models.registry import MODELS
 from minet.zoo.ray_cluster import connected, find_origin, run_rows
@@ -77,6 +77,7 @@ class _Rows:
     @classmethod
     def asked(cls, only: Collection[str]) -> "_Rows":
         """Check the settings: DVC would meet a mistake first, and say it in words of its own."""
+        check_installed("zoo", "altair", "jinja2", "statsmodels", "vl_convert")
         zoo, _ = read_zoo(PARAMS, ROWS, MODELS)
         return cls(with_baselines(zoo, only or zoo.rows), zoo.seeds, zoo.budget, not only)
 

@@ -16,18 +16,20 @@ from hypothesis.extra import numpy as npst
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
-from minet.stats.comparison import Hits, accuracy_summary, compare, holm
+from minet.stats.comparison import compare
+from minet.stats.intervals import Correct, accuracy_summary, wilson_interval
+from minet.stats.significance import holm
 
 Z = 1.959963984540054
 
 
-def hits_of(*counts: int, images: int, start: int = 0) -> Hits:
+def hits_of(*counts: int, images: int, start: int = 0) -> Correct:
     """Give hits (S, N): each seed has its count of hits in a row, from place `start` on."""
     places = np.arange(images) - start
     return np.stack([(places >= 0) & (places < count) for count in counts])
 
 
-def pair_of(both: int, only_this: int, only_baseline: int, neither: int) -> tuple[Hits, Hits]:
+def pair_of(both: int, only_this: int, only_baseline: int, neither: int) -> tuple[Correct, Correct]:
     """Give hits of one seed each, with that many images of each kind."""
     kinds = [(True, True), (True, False), (False, True), (False, False)]
     this, baseline = np.repeat(kinds, [both, only_this, only_baseline, neither], axis=0).T
@@ -48,6 +50,15 @@ def test_interval_of_one_seed_is_the_wilson_formula(count: int, images: int) -> 
     assert record["accuracy_low"] == pytest.approx(centre - half, abs=1e-12)
     assert record["accuracy_high"] == pytest.approx(centre + half, abs=1e-12)
     assert record["accuracy_sd"] is None
+
+
+def test_wilson_intervals_are_those_of_statsmodels_to_the_last_bit() -> None:
+    for images in (1, 2, 3, 7, 10, 90, 200, 450):
+        for count in range(images + 1):
+            for correct in (count, count / 3):
+                share = correct / images
+                low, high = proportion_confint(correct, images, alpha=0.05, method="wilson")
+                assert wilson_interval(correct, images) == (min(low, share), max(high, share))
 
 
 def test_interval_of_several_seeds_is_of_the_images_and_the_mean_hits() -> None:
@@ -76,7 +87,7 @@ def test_rounding_puts_no_bound_of_all_or_no_hits_on_the_wrong_side(images: int)
 
 @given(hits=npst.arrays(bool, st.tuples(st.integers(1, 4), st.integers(1, 60))))
 @settings(deadline=None)
-def test_interval_encloses_the_accuracy_and_stays_within_0_and_1(hits: Hits) -> None:
+def test_interval_encloses_the_accuracy_and_stays_within_0_and_1(hits: Correct) -> None:
     record = accuracy_summary(hits)
     low, accuracy, high = (record["accuracy" + end] for end in ("_low", "", "_high"))
     assert low is not None
@@ -225,7 +236,7 @@ def test_a_draw_without_any_hit_leaves_the_ratio_open_at_both_ends(
 def test_without_a_baseline_hit_there_is_no_ratio() -> None:
     record = compare(hits_of(5, images=20), hits_of(0, images=20), rule=0.9)
     assert [record["ratio" + end] for end in ("", "_low", "_high")] == [None] * 3
-    assert record["verdict"] == "cannot tell: the baseline has no hit"
+    assert record["verdict"] == "cannot tell: the baseline has no correct prediction"
     without_rule = compare(hits_of(5, images=20), hits_of(0, images=20), rule=None)
     assert without_rule["verdict"] is None
 
@@ -313,7 +324,7 @@ def test_rounding_puts_no_bound_of_what_never_varies_on_the_wrong_side() -> None
 
 def test_hits_of_other_images_are_refused() -> None:
     with pytest.raises(
-        ValueError, match=r"^hits are of 5 test images, the baseline's of 6; must agree$"
+        ValueError, match=r"^predictions are of 5 test images, the baseline's of 6; must agree$"
     ):
         compare(hits_of(1, images=5), hits_of(1, 2, images=6), rule=None)
 
@@ -322,11 +333,11 @@ def test_hits_of_other_images_are_refused() -> None:
 def test_no_images_or_no_seeds_are_refused(shape: tuple[int, ...]) -> None:
     nothing, something = np.zeros(shape, bool), hits_of(1, images=7)
     wanted = rf"have shape \({', ?'.join(map(str, shape))},?\); must be seeds by test images, none"
-    with pytest.raises(ValueError, match=f"^hits {wanted}"):
+    with pytest.raises(ValueError, match=f"^correct predictions {wanted}"):
         accuracy_summary(nothing)
-    with pytest.raises(ValueError, match=f"^hits {wanted}"):
+    with pytest.raises(ValueError, match=f"^correct predictions {wanted}"):
         compare(nothing, something, rule=None)
-    with pytest.raises(ValueError, match=f"^hits of the baseline {wanted}"):
+    with pytest.raises(ValueError, match=f"^correct predictions of the baseline {wanted}"):
         compare(something, nothing, rule=None)
 
 
@@ -364,8 +375,8 @@ def test_more_resamples_than_a_batch_holds_are_all_drawn() -> None:
 
 
 @st.composite
-def pairs_of_hits(draw: st.DrawFn) -> tuple[Hits, Hits]:
-    """Hits of one to three seeds each of the same few images."""
+def pairs_of_hits(draw: st.DrawFn) -> tuple[Correct, Correct]:
+    """Correct of one to three seeds each of the same few images."""
     images = draw(st.integers(1, 30))
     this, baseline = (draw(npst.arrays(bool, (draw(st.integers(1, 3)), images))) for _ in range(2))
     return this, baseline
@@ -374,7 +385,7 @@ def pairs_of_hits(draw: st.DrawFn) -> tuple[Hits, Hits]:
 @given(pair=pairs_of_hits(), rule=st.sampled_from([0.5, 0.9, 1.0]))
 @settings(deadline=None, max_examples=150)
 def test_bounds_enclose_the_estimate_and_the_verdict_follows_them(
-    pair: tuple[Hits, Hits], rule: float
+    pair: tuple[Correct, Correct], rule: float
 ) -> None:
     this, baseline = pair
     record = compare(this, baseline, rule=rule, resamples=199)
@@ -385,7 +396,7 @@ def test_bounds_enclose_the_estimate_and_the_verdict_follows_them(
     if ratio is None:
         assert not baseline.any()
         assert (low, high) == (None, None)
-        assert record["verdict"] == "cannot tell: the baseline has no hit"
+        assert record["verdict"] == "cannot tell: the baseline has no correct prediction"
         return
     upper = math.inf if high is None else high
     assert ratio == pytest.approx(this.mean() / baseline.mean())
@@ -396,7 +407,7 @@ def test_bounds_enclose_the_estimate_and_the_verdict_follows_them(
 
 @given(pair=pairs_of_hits())
 @settings(deadline=None, max_examples=150)
-def test_exchanging_the_two_turns_the_record_around(pair: tuple[Hits, Hits]) -> None:
+def test_exchanging_the_two_turns_the_record_around(pair: tuple[Correct, Correct]) -> None:
     forward, backward = (compare(*both, rule=None, resamples=199) for both in (pair, pair[::-1]))
     assert forward["p"] == backward["p"]
     assert forward["only_this"] == backward["only_baseline"]

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from minet.augment.channels import CHANNEL_SETS
-from minet.stats.comparison import accuracy_summary, compare
+from minet.stats.comparison import compare
+from minet.stats.intervals import accuracy_summary
 from minet.zoo.table import channel_table, transposed, zoo_table
 
 AGAINST = {
@@ -146,7 +147,7 @@ def test_a_ratio_without_an_upper_bound_and_none_at_all() -> None:
     line = cells_of(against=open_end)
     assert line["ratio"] == "0.98 (0.91 to -)"
     assert line["90 %?"] == "cannot tell with 200 images"
-    verdict = "cannot tell: the baseline has no hit"
+    verdict = "cannot tell: the baseline has no correct prediction"
     nothing = {"ratio": None, "ratio_low": None, "ratio_high": None, "verdict": verdict}
     line = cells_of(against=AGAINST | nothing)
     assert (line["ratio"], line["90 %?"]) == ("-", verdict)
