@@ -1,4 +1,4 @@
-"""What is asked of minet beside the pipeline: python -m minet verify | zoo."""
+"""Commands beside the pipeline: python -m minet verify | zoo."""
 
 import argparse
 import sys
@@ -11,18 +11,24 @@ from minet.zoo.run import run_zoo, run_zoo_on_ray
 
 
 def main() -> None:
-    """Do what the first word says."""
+    """Parse the command line and run the command."""
     parser = argparse.ArgumentParser(prog="python -m minet", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("verify", help="hold every byte of betons against their sidecars")
+    command = commands.add_parser("verify", help="compare every byte of betons with their sidecars")
     command.add_argument("beton", type=Path, nargs="+")
-    command = commands.add_parser("zoo", help="reproduce all rows of the zoo, then its tables")
+    command = commands.add_parser(
+        "zoo", help="reproduce all rows of the zoo, then its tables and page"
+    )
     command.add_argument("--jobs", type=int, default=2, help="rows at a time")
-    command.add_argument("--ray", metavar="ADDRESS", help="each row a task of this Ray cluster")
-    command.add_argument("--row-cores", type=int, default=1, help="cores of a row's task")
-    command.add_argument("--source", metavar="URL", help="what nodes clone; else origin, or here")
     command.add_argument(
-        "--rows", nargs="+", default=[], metavar="ROW", help="these and their baselines alone"
+        "--ray", metavar="ADDRESS", help="run each row as a task of this Ray cluster"
+    )
+    command.add_argument("--row-cores", type=int, default=1, help="cores of a row's task")
+    command.add_argument(
+        "--source", metavar="URL", help="what nodes clone; default: origin, or this folder"
+    )
+    command.add_argument(
+        "--rows", nargs="+", default=[], metavar="ROW", help="only these rows and their baselines"
     )
     args = parser.parse_args()
     if args.command == "verify":
@@ -32,7 +38,7 @@ def main() -> None:
 
 
 def _verify(paths: list[Path]) -> None:
-    """Say of each beton that it is as it was written; InputError says what is wrong with others."""
+    """Print a line for each intact beton; InputError lists the problems of the others."""
     problems: list[str] = []
     threads = workers()
     for path in paths:
@@ -48,17 +54,16 @@ def _verify(paths: list[Path]) -> None:
 
 
 def _zoo(args: argparse.Namespace) -> None:
-    for name in ("jobs", "row_cores"):
-        if getattr(args, name) < 1:
-            word = name.replace("_", "-")
-            raise InputError(f"--{word} is {getattr(args, name)}; must be at least 1")
+    for option, value in {"--jobs": args.jobs, "--row-cores": args.row_cores}.items():
+        if value < 1:
+            raise InputError(f"{option} is {value}; must be at least 1")
     try:
         if args.ray:
             run_zoo_on_ray(args.ray, args.row_cores, args.source, args.rows)
         else:
             run_zoo(args.jobs, cores(), args.rows)
     except KeyboardInterrupt:
-        print("stopped; `make zoo` goes on", file=sys.stderr)
+        print("stopped; `make zoo` resumes", file=sys.stderr)
         sys.exit(130)
 
 

@@ -1,7 +1,7 @@
-"""Write digests of the code that each row's stages load, a file a model.
+"""Write digests of the code that each row's stages load, one file per model.
 
-The rows of the zoo depend on these and not on the files themselves: DVC's matrix cannot name a
-row's model, and a list of fifty files in each of a hundred stages makes a lock of 20,000 lines.
+The stages of rows depend on these instead of the files themselves: DVC's matrix cannot name a row's
+model, and a list of fifty files in each of a hundred stages makes a lock of 20,000 lines.
 """
 
 from pathlib import Path
@@ -15,16 +15,16 @@ STAGES = ("inputs", "train", "evaluate", "cost")
 
 
 def main() -> None:
-    """Write the folder, whole."""
+    """Write the folder atomically."""
     args = parse_paths(__doc__, "out")
     with atomic_dir(args.out) as folder:
         for name, builder in MODELS.items():
-            own = Path(*builder.partition(":")[0].split(".")).with_suffix(".py")
-            write_json(folder / f"{name}.json", {stage: digests(stage, own) for stage in STAGES})
+            model = Path(*builder.partition(":")[0].split(".")).with_suffix(".py")
+            write_json(folder / f"{name}.json", {stage: digests(stage, model) for stage in STAGES})
 
 
 def digests(stage: str, model: Path) -> dict[str, str]:
-    """Give the digest of each file of this tree that a stage loads for a model."""
+    """Return file -> SHA-256 of the files of this tree that a stage loads for a model."""
     root = Path()
     files = closure(root, Path("stages", f"{stage}.py")) | closure(root, model)
     return {str(file): file_digest(file) for file in sorted(files)}

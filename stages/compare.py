@@ -1,4 +1,4 @@
-"""Hold the rows of the zoo against what was published and against one another."""
+"""Compare the rows of the zoo with the published figures and with their baselines."""
 
 from typing import Any
 
@@ -12,12 +12,12 @@ from minet.zoo.table import MEANING, channel_table, zoo_table
 
 _PAGE = """# The zoo: {rows} rows of published experiments and ours
 
-Budget `{budget}`{meaning}; seeds {seeds}. By `make zoo`, from `zoo/comparison.json`; how to read it
-is in `docs/zoo.md`.
+Budget `{budget}`{meaning}; seeds {seeds}. Written by `make zoo` from `zoo/comparison.json`;
+explained in `docs/zoo.md`.
 
 {table}
 
-Accuracy by channel set, published / ours:
+Test accuracy by channel set, published / ours:
 
 {channels}
 """
@@ -25,9 +25,9 @@ Accuracy by channel set, published / ours:
 
 def main() -> None:
     """Write the record and the table of all rows."""
-    args = parse_paths(__doc__, *("settings", "inputs", "runs", "costs"), *("comparison", "table"))
+    args = parse_paths(__doc__, "settings", "inputs", "runs", "costs", "comparison", "table")
     zoo = read_settings(args.settings / "zoo.json", ZooSettings)
-    folders = Folders(args.settings, args.inputs, args.runs, args.costs)
+    folders = Folders(settings=args.settings, inputs=args.inputs, runs=args.runs, costs=args.costs)
     rows = {name: row_outcome(name, folders) for name in zoo.rows}
     record = zoo_record(zoo.budget, rows)
     write_json(args.comparison, record)

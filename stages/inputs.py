@@ -1,8 +1,7 @@
-"""Write what a row of the zoo stands on: settings by seed, paths of its data, digests of both.
+"""Write the inputs of a row of the zoo: settings by seed, paths of its data, digests of files.
 
-DVC cannot say in the matrix of rows and seeds which data and which model's code a row needs; here
-it can, and the stages of the matrix depend on what is written here. A file that comes out the same
-reruns none of them.
+DVC's matrix of rows and seeds cannot express which data and which model's code a row needs. Its
+stages depend on the files written here instead; a file that does not change reruns none of them.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,13 +15,13 @@ from minet.zoo.config import RowSettings
 
 
 def main() -> None:
-    """Write the folder of one row, whole."""
+    """Write the folder of one row atomically."""
     args = parse_paths(__doc__, "settings", "data", "initial", "code", "out")
     settings = read_settings(args.settings, RowSettings)
     data = args.data
     betons = {split: data / "beton" / f"{split}.beton" for split in ("train", "val", "test")}
     classes, index = data / "index" / "classes.csv", data / "index" / "test.csv"
-    # a sidecar holds the digest of its beton's content
+    # a sidecar has the digest of its beton's content
     sidecars = {split: path.with_suffix(".json") for split, path in betons.items()}
     trained = {"classes": classes, "initial": args.initial}
     trained |= {split: betons[split] for split in ("train", "val")}
@@ -48,14 +47,14 @@ def main() -> None:
 
 
 def _plain(settings: RowSettings, part: str) -> dict[str, Any]:
-    found: dict[str, Any] = getattr(settings, part).model_dump(mode="json")
-    return found
+    plain: dict[str, Any] = getattr(settings, part).model_dump(mode="json")
+    return plain
 
 
 def _write_arguments(path: Path, paths: Mapping[str, Path]) -> None:
-    """Write arguments as `parse_paths` takes them from a file, a line each."""
+    """Write the file of arguments that `parse_paths` reads, one per line."""
     with atomic_write(path) as partial:
-        partial.write_text("".join(f"--{name}={place}\n" for name, place in paths.items()))
+        partial.write_text("".join(f"--{name}={file}\n" for name, file in paths.items()))
 
 
 def _write_digests(path: Path, files: Iterable[Path], code: Mapping[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Check zoo/params.yaml and write what each row's stages read, before any output is touched."""
+"""Check zoo/params.yaml, before any output is touched, and write the settings of rows' stages."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +23,7 @@ from minet.zoo.rows import read_zoo, row_settings, variant_settings
 
 
 def main() -> None:
-    """Write a folder of JSONs, whole; InputError lists all problems and writes nothing."""
+    """Write a folder of JSON files atomically, or nothing; InputError lists all problems."""
     args = parse_paths(__doc__, "params", "zoo", "out")
     zoo, params = read_zoo(args.params, args.zoo, MODELS)
     rows = {
@@ -34,15 +34,15 @@ def main() -> None:
     if problems:
         raise InputError(*(f"{args.zoo}: {problem}" for problem in problems))
     with atomic_dir(args.out) as folder:
-        for place, settings in settings_files(zoo, params, rows):
-            write_json(folder / f"{place}.json", settings.model_dump(mode="json"))
+        for name, settings in settings_files(zoo, params, rows):
+            write_json(folder / f"{name}.json", settings.model_dump(mode="json"))
     print(f"{len(rows)} rows, budget {zoo.budget}, seeds {', '.join(map(str, zoo.seeds))}")
 
 
 def settings_files(
     zoo: Zoo, params: Params, rows: dict[str, RowSettings]
 ) -> Iterator[tuple[str, BaseModel]]:
-    """Give each stage's settings by their place: of rows, of variants, of weights."""
+    """Yield the settings of rows, variants and weights with the names of their files."""
     for name, settings in rows.items():
         yield f"rows/{name}", settings
     yield "zoo", ZooSettings(budget=zoo.budget, rows=list(rows))
@@ -58,7 +58,7 @@ def settings_files(
 
 
 def _weight_problems(zoo: Zoo) -> Iterator[str]:
-    """Look for weights that nobody has, or that another model's layers are to take."""
+    """Yield problems of weights: unavailable, or of another model than the row's."""
     for name, model in zoo.initials.items():
         if model is not None and pretrained_url(model) is None:
             yield f"initials.{name} is {model!r}; it has no ImageNet weights"
@@ -69,7 +69,7 @@ def _weight_problems(zoo: Zoo) -> Iterator[str]:
 
 
 def _run_problems(rows: dict[str, RowSettings]) -> Iterator[str]:
-    """Run each model without memory, as its row trains it, scores it and counts its cost."""
+    """Yield problems of dry runs of each row's training, evaluation and cost (meta tensors)."""
     seen: dict[str, list[str]] = {}
     for name, settings in rows.items():
         run = settings.train

@@ -8,7 +8,7 @@ from minet.stats.significance import mcnemar_p
 
 
 def compare(
-    correct: Correct, baseline: Correct, *, rule: float | None, resamples: int = 9999
+    correct: Correct, baseline: Correct, *, target_ratio: float | None, resamples: int = 9999
 ) -> dict[str, Any]:
     """Compare (S, N) correct predictions with a baseline's of the same N images; S may differ.
 
@@ -19,7 +19,7 @@ def compare(
     - `p`: of McNemar's exact test on these images
     - `ratio`, `ratio_low`, `ratio_high`: accuracy over the baseline's; all None if the baseline has
       nothing right, the high bound None also if too many bootstrap draws have nothing
-    - `rule`: as given, and `verdict`: whether the ratio reaches it, None without a target
+    - `target_ratio`: as given, and `verdict`: whether the ratio reaches it, None without a target
 
     Bounds are 95 % intervals of `paired_bootstrap`. ValueError if the numbers of images differ, or
     there is no seed or no image.
@@ -48,14 +48,14 @@ def compare(
         "ratio": ratio,
         "ratio_low": None if ratio is None else min(ratio_low, ratio),
         "ratio_high": None if ratio is None or isinf(ratio_high) else max(ratio_high, ratio),
-        "rule": rule,
+        "target_ratio": target_ratio,
     }
     return record | {"verdict": _verdict(record, images)}
 
 
 def _verdict(record: dict[str, Any], images: int) -> str | None:
     """Return yes or no only if the whole interval of the ratio is on one side of the target."""
-    target, low, high = record["rule"], record["ratio_low"], record["ratio_high"]
+    target, low, high = record["target_ratio"], record["ratio_low"], record["ratio_high"]
     if target is None:
         return None
     if low is None:

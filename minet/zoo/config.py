@@ -1,7 +1,8 @@
 """Settings of the zoo: rows of published experiments, their data, and budgets of a run of all."""
 
 import re
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field, field_validator
 
@@ -53,6 +54,8 @@ class Published(Settings):
 class Row(Settings):
     """One experiment: what differs from the root's params.yaml."""
 
+    RENAMED: ClassVar[Mapping[str, str]] = {"rule": "target_ratio"}
+
     report: str = Field(description="Number of the report, or `ours`.")
     title: str = Field(description="Title of the experiment.")
     model: str = Field(description="Name of the model.")
@@ -70,7 +73,7 @@ class Row(Settings):
     baseline: str | None = Field(
         None, description="The row that it is compared with; null is none."
     )
-    rule: Fraction | None = Field(
+    target_ratio: Fraction | None = Field(
         None, description="Fraction of the baseline's accuracy to reach; null is none."
     )
     channels_line: str | None = Field(

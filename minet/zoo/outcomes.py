@@ -1,4 +1,4 @@
-"""What rows of the zoo have left in their folders, read for their comparison."""
+"""Read the results of rows from their folders."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from minet.zoo.record import RowOutcome, SeedOutcome
 
 @dataclass(frozen=True)
 class Folders:
-    """Where rows keep their settings, what they stood on, their runs and their costs."""
+    """Folders of the rows' settings, inputs, runs and costs."""
 
     settings: Path
     inputs: Path
@@ -20,17 +20,17 @@ class Folders:
 
 
 def row_outcome(name: str, folders: Folders) -> RowOutcome:
-    """Read what a row has left; InputError where a file is missing or not as it should be."""
+    """Read the results of a row; InputError if a file is missing or malformed."""
     settings = read_settings(folders.settings / "rows" / f"{name}.json", RowSettings)
     inputs = folders.inputs / name
     sources = [read_json(inputs / f"{part}.sources.json") for part in ("train", "evaluate")]
     classes = read_csv(folders.runs / name / str(settings.seeds[0]) / "classes.csv")
     return RowOutcome(
-        settings,
-        read_json(folders.costs / f"{name}.json"),
-        sources[0] | sources[1],
-        len(classes),
-        {seed: _seed_outcome(folders.runs / name / str(seed)) for seed in settings.seeds},
+        settings=settings,
+        cost=read_json(folders.costs / f"{name}.json"),
+        sources=sources[0] | sources[1],
+        num_classes=len(classes),
+        seeds={seed: _seed_outcome(folders.runs / name / str(seed)) for seed in settings.seeds},
     )
 
 
@@ -42,5 +42,5 @@ def _seed_outcome(folder: Path) -> SeedOutcome:
         channels=read_json(folder / "channels.json"),
         fingerprint=read_json(folder / "model.json")["fingerprint"],
         paths=[row["path"] for row in predictions],
-        hits=[row["label"] == row["predicted"] for row in predictions],
+        correct=[row["label"] == row["predicted"] for row in predictions],
     )

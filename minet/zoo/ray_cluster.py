@@ -1,4 +1,4 @@
-"""Rows of the zoo as tasks of a Ray cluster, and what must hold before any of them can start."""
+"""Rows of the zoo as tasks of a Ray cluster, and the checks before any of them starts."""
 
 import re
 import socket
@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from minet.core.errors import InputError, needs_group
-from minet.zoo import ray_worker as zoo_worker
+from minet.zoo import ray_worker
 
 LOCKS = ("dvc.lock", "zoo/dvc.lock")
-# what rows stand on; locks and tables may differ from the commit, nodes are sent the locks
+# inputs of rows that must be committed; nodes are sent the locks, which may differ
 _CODE = ("minet", "stages", "dvc.yaml", "params.yaml", "zoo/dvc.yaml", "zoo/params.yaml")
-_SETTINGS = (".dvc/config",)  # of the remote: nodes are told its URL, and clone the rest
-_RETRIES = 5  # of a row whose node dies
-_CONNECT_S = 10.0
-_LONGEST_END_S = 60  # of rows that are called off
+_SETTINGS = (".dvc/config",)  # of the remote: nodes are sent its URL and clone the rest
+_MAX_RETRIES = 5  # of a row whose node dies
+_CONNECT_TIMEOUT_S = 10.0
+_CANCEL_TIMEOUT_S = 60
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where nodes get the tree from and where results go: git URL, commit, DVC remote with URL."""
+    """Git URL and commit that nodes clone; name and URL of the DVC remote for results."""
 
     source: str
     commit: str
@@ -31,46 +31,46 @@ class Origin:
 
 
 def find_origin(root: Path, source: str | None) -> Origin:
-    """Give what nodes clone and pull; InputError if what is here cannot be had elsewhere.
+    """Return what nodes clone and pull; InputError if the working tree has uncommitted changes.
 
-    Without a source, `origin` is cloned if it has the commit, and else this repository's own path,
-    which is right for nodes that share its disk.
+    Without a source it is `origin` if that has the commit, else the path of this repository, for
+    nodes that share its disk. InputError also if there is no usable DVC remote, or no git.
     """
     changed = _git(root, "status", "--porcelain", "--", *_CODE, *_SETTINGS)
     if changed:
         raise InputError(
-            "nodes clone the last commit, which lacks what is changed here; commit first:",
+            "nodes clone the last commit, which lacks these changes; commit first:",
             *(line.strip() for line in changed.splitlines()),
         )
     commit = _git(root, "rev-parse", "HEAD")
     if source is None:
-        having = _git(root, "branch", "-r", "--contains", "HEAD", "--format=%(refname)")
-        published = any(name.startswith("refs/remotes/origin/") for name in having.splitlines())
-        source = _git(root, "remote", "get-url", "origin") if published else "."
-    if (root / source).exists():  # a relative path means nothing elsewhere
+        branches = _git(root, "branch", "-r", "--contains", "HEAD", "--format=%(refname)")
+        pushed = any(name.startswith("refs/remotes/origin/") for name in branches.splitlines())
+        source = _git(root, "remote", "get-url", "origin") if pushed else "."
+    if (root / source).exists():  # a relative path means nothing on a node
         source = str((root / source).resolve())
     return Origin(source, commit, default_remote(root))
 
 
 def default_remote(root: Path) -> tuple[str, str]:
-    """Give name and URL of DVC's default remote, absolute if it is a folder.
+    """Return name and URL of DVC's default remote, absolute if it is a folder.
 
-    InputError if there is none, or if it cannot hold the run cache.
+    InputError if there is none, or if it cannot store the run cache.
     """
-    from dvc.repo import Repo  # here: it takes a second, which only this way of running needs
+    from dvc.repo import Repo  # here: it takes a second, which only runs on Ray need
 
     with Repo(str(root)) as repo:
         name, remotes = repo.config["core"].get("remote"), repo.config["remote"]
     if name is None:
         raise InputError(
-            "no default DVC remote, through which nodes hand over their results; "
+            "no default DVC remote, through which nodes return their results; "
             "`dvc remote add --default <name> <url>` adds one"
         )
     if name not in remotes:
-        raise InputError(f"core.remote is {name!r}; DVC knows {sorted(remotes)}")
+        raise InputError(f"core.remote is {name!r}; DVC has the remotes {sorted(remotes)}")
     url = str(remotes[name]["url"])
     if url.startswith(("http://", "https://")):
-        raise InputError(f"remote {name} is {url}; DVC shares no run cache over http, take another")
+        raise InputError(f"remote {name} is {url}; DVC shares no run cache over http; use another")
     return str(name), url
 
 
@@ -80,9 +80,9 @@ def connected(address: str) -> Iterator[Any]:
     with needs_group("ray"):
         import ray
     try:
-        if found := re.fullmatch(r"(?:ray://)?\[?([^/]+?)\]?:(\d+)", address):
-            # Ray itself waits for minutes where nothing listens
-            socket.create_connection((found[1], int(found[2])), _CONNECT_S).close()
+        if match := re.fullmatch(r"(?:ray://)?\[?([^/]+?)\]?:(\d+)", address):
+            # Ray itself waits for minutes if nothing listens
+            socket.create_connection((match[1], int(match[2])), _CONNECT_TIMEOUT_S).close()
         ray.init(address=address, log_to_driver=False, configure_logging=False)
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"no Ray cluster at {address!r}: {error}") from error
@@ -95,72 +95,73 @@ def connected(address: str) -> Iterator[Any]:
 def run_rows(
     ray: Any,
     origin: Origin,
-    rows: Mapping[str, list[str]],
-    needed: Mapping[str, list[str]],
+    runs: Mapping[str, list[str]],
+    inputs: Mapping[str, list[str]],
     cores: int,
 ) -> Iterator[tuple[str, int, float, str]]:
-    """Run each row's targets as a task of `cores`, with a GPU if the cluster has any.
+    """Run the targets of each run as a task with `cores`, and with a GPU if the cluster has any.
 
-    Gives row, exit code, seconds and log as rows end, in any order. A row whose node dies starts
-    again on another. `needed` has the outputs that each row reads. InputError if no node has room.
+    Yields name, exit code, seconds and log as runs end, in any order. A run whose node dies starts
+    again on another. `inputs` are the outputs of other stages that each run reads. InputError if no
+    node has the cores.
     """
     task = _task(ray, cores)
     texts = {name: Path(name).read_text(encoding="utf-8") for name in LOCKS if Path(name).exists()}
-    begun = {
+    names = {
         task.remote(
             source=origin.source,
             commit=origin.commit,
             remote=origin.remote,
             locks=texts,
-            needed=needed[name],
+            inputs=inputs[name],
             targets=targets,
             workers=cores,
         ): name
-        for name, targets in rows.items()
+        for name, targets in runs.items()
     }
-    waiting = list(begun)
+    waiting = list(names)
     try:
         while waiting:
             (done,), waiting = ray.wait(waiting)
-            yield (begun[done], *_result(ray, done))
+            yield (names[done], *_result(ray, done))
     except BaseException:
         for future in waiting:
             ray.cancel(future)
-        if waiting:  # who leaves at once takes the tasks away before they have cleared up
-            ray.wait(waiting, num_returns=len(waiting), timeout=_LONGEST_END_S)
+        if waiting:  # disconnecting at once would end the tasks before they have cleaned up
+            ray.wait(waiting, num_returns=len(waiting), timeout=_CANCEL_TIMEOUT_S)
         raise
 
 
 def _task(ray: Any, cores: int) -> Any:
-    sizes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    gpus = int(any(size.get("GPU", 0) >= 1 for size in sizes))
-    if not any(size.get("CPU", 0) >= cores and size.get("GPU", 0) >= gpus for size in sizes):
-        beside = " beside a GPU" if gpus else ""
-        largest = max((size.get("CPU", 0) for size in sizes), default=0)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpus = int(any(node.get("GPU", 0) >= 1 for node in nodes))
+    if not any(node.get("CPU", 0) >= cores and node.get("GPU", 0) >= gpus for node in nodes):
+        with_gpu = " and a GPU" if gpus else ""
+        largest = max((node.get("CPU", 0) for node in nodes), default=0)
         raise InputError(
-            f"a row asks for {cores} cores{beside}, which no node has; the largest has {largest:g}"
+            f"a row needs {cores} cores{with_gpu}, which no node has; the largest has {largest:g}"
         )
-    ray.cloudpickle.register_pickle_by_value(zoo_worker)
-    options = {"num_cpus": cores, "num_gpus": gpus, "max_retries": _RETRIES}
-    return ray.remote(**options)(zoo_worker.reproduce_row)
+    ray.cloudpickle.register_pickle_by_value(ray_worker)
+    options = {"num_cpus": cores, "num_gpus": gpus, "max_retries": _MAX_RETRIES}
+    return ray.remote(**options)(ray_worker.reproduce_row)
 
 
 def _result(ray: Any, future: Any) -> tuple[int, float, str]:
     try:
         code, seconds, log = ray.get(future)
-    except ray.exceptions.RayError as error:  # its node died too often
+    except ray.exceptions.RayError as error:  # its nodes died too often
         return 1, 0.0, f"{error}\n"
     return code, seconds, log
 
 
-def _git(root: Path, *words: str) -> str:
+def _git(root: Path, *arguments: str) -> str:
     try:
-        done = subprocess.run(  # noqa: S603 - our own words
-            ["git", "-C", str(root), *words],  # noqa: S607 - the user's git
+        done = subprocess.run(  # noqa: S603 - our own arguments
+            ["git", "-C", str(root), *arguments],  # noqa: S607 - the user's git
             capture_output=True, text=True, check=False,
         )  # fmt: skip
     except FileNotFoundError:
         raise InputError("git is not installed") from None
     if done.returncode:
-        raise InputError(f"git {words[0]}: {done.stderr.strip()}")
+        raise InputError(f"git {arguments[0]}: {done.stderr.strip()}")
     return done.stdout.strip("\n")

@@ -1,4 +1,4 @@
-"""The record of the zoo: each row's figures beside those that it is held against."""
+"""The record of the zoo, zoo/comparison.json: each row's metrics beside its baseline's."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,62 +19,70 @@ _COSTS = ("parameters", "parameter_mb", "macs", "flops", "activation_mb", "depth
 
 @dataclass(frozen=True)
 class SeedOutcome:
-    """What a row left with one seed: its records, and its predictions of the test images."""
+    """Results of a row with one seed: its records, and which test images it predicts correctly."""
 
     train: Mapping[str, Any]
     test: Mapping[str, Any]
     channels: Mapping[str, Any]
     fingerprint: str
     paths: list[str]
-    hits: list[bool]
+    correct: list[bool]
 
 
 @dataclass(frozen=True)
 class RowOutcome:
-    """What a row left: settings, cost, digests of what it stood on, and an outcome a seed."""
+    """Results of a row: settings, cost, digests of its inputs, and an outcome per seed."""
 
     settings: RowSettings
     cost: Mapping[str, Any]
     sources: Mapping[str, str]
-    classes: int
+    num_classes: int
     seeds: Mapping[int, SeedOutcome]
 
     @property
-    def hits(self) -> Correct:
-        """(S, N) whether each test image was predicted rightly."""
-        return np.array([outcome.hits for outcome in self.seeds.values()])
+    def correct(self) -> Correct:
+        """(S, N) of seeds by test images."""
+        return np.array([outcome.correct for outcome in self.seeds.values()])
+
+    @property
+    def first_seed(self) -> SeedOutcome:
+        """Outcome of the first seed, which significance tests and channel sets are about."""
+        return next(iter(self.seeds.values()))
 
 
 def zoo_record(budget: str, rows: Mapping[str, RowOutcome]) -> dict[str, Any]:
-    """Give the record of rows; InputError where two that are compared saw other test images.
+    """Return the record of rows; InputError if a row and its baseline have other test images.
 
-    p-values are adjusted by Holm over all comparisons. A row whose baseline is not among the rows
-    is held against nothing.
+    p-values are adjusted by Holm over all comparisons. `comparison` is None for a row without a
+    baseline among the rows.
     """
-    against = {name: _against(name, rows) for name in rows}
-    compared = {name: found for name, found in against.items() if found is not None}
-    adjusted = holm([found["p"] for found in compared.values()])
-    for found, p_holm in zip(compared.values(), adjusted, strict=True):
-        found["p_holm"] = p_holm
-    seeds = next(iter(rows.values())).settings.seeds
-    described = {name: _described(row) | {"against": against[name]} for name, row in rows.items()}
-    return {"budget": budget, "seeds": seeds, "rows": described}
+    comparisons = {name: _comparison(name, rows) for name in rows}
+    made = [comparison for comparison in comparisons.values() if comparison is not None]
+    for comparison, p_holm in zip(made, holm([c["p"] for c in made]), strict=True):
+        comparison["p_holm"] = p_holm
+    return {
+        "budget": budget,
+        "seeds": next(iter(rows.values())).settings.seeds,
+        "rows": {
+            name: _row_record(row) | {"comparison": comparisons[name]} for name, row in rows.items()
+        },
+    }
 
 
-def _against(name: str, rows: Mapping[str, RowOutcome]) -> dict[str, Any] | None:
+def _comparison(name: str, rows: Mapping[str, RowOutcome]) -> dict[str, Any] | None:
     row = rows[name]
     other = row.settings.row.baseline
     if other is None or other not in rows:
         return None
-    ours, theirs = (next(iter(outcome.seeds.values())) for outcome in (row, rows[other]))
-    if ours.paths != theirs.paths:
+    baseline = rows[other]
+    if row.first_seed.paths != baseline.first_seed.paths:
         raise InputError(f"{name} and {other} were tested on different images; `dvc repro` both")
-    return {"row": other} | compare(row.hits, rows[other].hits, rule=row.settings.row.rule)
+    target_ratio = row.settings.row.target_ratio
+    return {"row": other} | compare(row.correct, baseline.correct, target_ratio=target_ratio)
 
 
-def _described(outcome: RowOutcome) -> dict[str, Any]:
-    settings, row = outcome.settings, outcome.settings.row
-    first = next(iter(outcome.seeds.values()))
+def _row_record(outcome: RowOutcome) -> dict[str, Any]:
+    settings, row, first = outcome.settings, outcome.settings.row, outcome.first_seed
     published = row.published.model_dump(mode="json", exclude_defaults=True)
     return {
         "report": row.report,
@@ -82,18 +90,18 @@ def _described(outcome: RowOutcome) -> dict[str, Any]:
         "model": row.model,
         "arguments": settings.train.arguments,
         "data": row.data,
-        "classes": outcome.classes,
-        "test_images": len(first.hits),
+        "classes": outcome.num_classes,
+        "test_images": len(first.correct),
         "weights": settings.train.weights,
         "pretrained_as_published": row.initial != "random",
         "channels_line": row.channels_line,
         "recipe": settings.train.record()["train"],
-        "recipe_as_published": _budgeted(settings),
+        "recipe_as_published": _changed_by_budget(settings),
         "evaluate": settings.evaluate.model_dump(mode="json"),
-        **accuracy_summary(outcome.hits),
+        **accuracy_summary(outcome.correct),
         "scores": {
-            str(seed): {name: found.test[name] for name in _SCORES}
-            for seed, found in outcome.seeds.items()
+            str(seed): {name: of_seed.test[name] for name in _SCORES}
+            for seed, of_seed in outcome.seeds.items()
         },
         "channels": first.channels,
         "cost": {name: outcome.cost[name] for name in _COSTS},
@@ -107,9 +115,9 @@ def _described(outcome: RowOutcome) -> dict[str, Any]:
     }
 
 
-def _budgeted(settings: RowSettings) -> dict[str, Any]:
-    """Give the settings of the recipe that the budget changed, by dotted key, as published."""
+def _changed_by_budget(settings: RowSettings) -> dict[str, Any]:
+    """Return the published values of the settings that the budget changed, by dotted key."""
     run = settings.train
-    published = run.model_copy(update={"train": settings.published})
-    used, before = (dict(flatten(one.record()["train"])) for one in (run, published))
-    return {key: value for key, value in before.items() if value != used[key]}
+    as_published = run.model_copy(update={"train": settings.published})
+    used, published = (dict(flatten(one.record()["train"])) for one in (run, as_published))
+    return {key: value for key, value in published.items() if value != used[key]}

@@ -1,4 +1,4 @@
-"""Which files of a tree a Python file loads: itself and all that it imports, directly or not."""
+"""Files of a tree that a Python file loads: itself and all that it imports, also indirectly."""
 
 import ast
 from functools import cache
@@ -7,8 +7,8 @@ from pathlib import Path
 
 @cache
 def imports(root: Path, file: Path) -> frozenset[Path]:
-    """Give the files of the tree below `root` that a file imports, anywhere in it."""
-    found: set[Path] = set()
+    """Return the files below `root` that a file imports, inside functions too."""
+    files: set[Path] = set()
     for node in ast.walk(ast.parse((root / file).read_text(encoding="utf-8"))):
         names: list[str] = []
         if isinstance(node, ast.Import):
@@ -18,12 +18,12 @@ def imports(root: Path, file: Path) -> frozenset[Path]:
         for name in names:
             parts = name.split(".")
             packages = [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
-            found |= {target for package in packages if (target := file_of(root, package))}
-    return frozenset(found)
+            files |= {target for package in packages if (target := file_of(root, package))}
+    return frozenset(files)
 
 
 def file_of(root: Path, module: str) -> Path | None:
-    """Give the file of a dotted module of the tree, relative to its root."""
+    """Return the file of a dotted module relative to `root`, None if it is not in the tree."""
     base = Path(*module.split("."))
     for file in (base.with_suffix(".py"), base / "__init__.py"):
         if (root / file).is_file():
@@ -32,7 +32,7 @@ def file_of(root: Path, module: str) -> Path | None:
 
 
 def closure(root: Path, file: Path) -> set[Path]:
-    """Give all files of the tree that running a file loads, itself included."""
+    """Return all files of the tree that running a file loads, itself included."""
     seen: set[Path] = set()
     waiting = {file}
     while waiting:

@@ -71,6 +71,12 @@ def test_an_old_key_of_evaluate_is_reported_as_renamed(raw, params) -> None:
     assert problems == [f"{section}.absent was renamed to {section}.missing_channels"]
 
 
+def test_the_rule_of_a_row_is_reported_as_renamed(raw, params) -> None:
+    put(raw, "rows.r003_cool", "rule", 0.9)
+    _, problems = check_zoo(raw, params, MODELS)
+    assert problems == ["rows.r003_cool.rule was renamed to rows.r003_cool.target_ratio"]
+
+
 def test_an_old_key_of_a_row_is_reported_once(raw, params) -> None:
     put(raw, "rows.r003_cool.budgets.smoke", "accumulate", 2)
     _, problems = check_zoo(raw, params, MODELS)

@@ -37,7 +37,7 @@ def logs(zoo: Zoo) -> str:
 def test_it_ends_in_tables_and_a_page(zoo: Zoo) -> None:
     record = json.loads((zoo.folder / "zoo/comparison.json").read_text())
     assert list(record["rows"]) == list(zoo.rows)
-    assert record["rows"]["r003_cool"]["against"]["row"] == "r003_resnet34"
+    assert record["rows"]["r003_cool"]["comparison"]["row"] == "r003_resnet34"
     assert record["rows"]["r002_resnet18"]["classes"] == 5
     assert "`r003_cool`" in (zoo.folder / "zoo/table.md").read_text()
     page = (zoo.folder / "zoo/report.html").read_text()

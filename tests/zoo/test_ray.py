@@ -20,7 +20,7 @@ import pytest
 from minet.core.errors import InputError
 from minet.zoo import ray_worker as zoo_worker
 from minet.zoo.ray_cluster import _task, connected, find_origin
-from minet.zoo.run import reads
+from minet.zoo.targets import Target, input_paths
 from tests.helpers.project import Clone, Project, Zoo, ran
 
 ROWS = ("r003_cnn3", "r003_slice_r")
@@ -79,11 +79,11 @@ def test_what_a_row_reads_is_named_once(tmp_path: Path) -> None:
     (folder / "evaluate.args").write_text("--test=data/t.beton\n--index=data/t.csv\n")
     named = ["data/a.beton", "data/a.json", "data/classes.csv", "data/t.beton", "data/t.csv"]
     expected = sorted([*named, "data/t.json", str(folder)])
-    trains = ["zoo/dvc.yaml:train@r_one-0", "zoo/dvc.yaml:evaluate@r_one-0"]
-    assert reads("r_one-0", trains, tmp_path) == expected
-    assert reads("r_one", ["zoo/dvc.yaml:cost@r_one"], tmp_path) == expected
+    trains = [Target("zoo/dvc.yaml", stage, "r_one", 0) for stage in ("train", "evaluate")]
+    assert input_paths(trains, tmp_path) == expected
+    assert input_paths([Target("zoo/dvc.yaml", "cost", "r_one")], tmp_path) == expected
     trained = {"checkpoints/zoo/r_one-0.safetensors", "zoo/runs/r_one/0/model.json"}
-    assert set(reads("r_one-0", trains[1:], tmp_path)) == trained | set(expected)
+    assert set(input_paths(trains[1:], tmp_path)) == trained | set(expected)
 
 
 class Bare(Project):
@@ -108,7 +108,7 @@ def test_what_nodes_cannot_have_is_refused(bare: Bare) -> None:
     with pytest.raises(InputError, match="no default DVC remote"):
         find_origin(bare.folder, None)
     bare.run("dvc config core.remote lost && git commit -q -a -m lost")
-    with pytest.raises(InputError, match=r"core.remote is 'lost'; DVC knows \[\]"):
+    with pytest.raises(InputError, match=r"core.remote is 'lost'; DVC has the remotes \[\]"):
         find_origin(bare.folder, None)
     bare.run("dvc remote add -q -d far https://localhost/store && git commit -q -a -m remote")
     with pytest.raises(InputError, match="shares no run cache over http"):
@@ -158,7 +158,7 @@ def test_no_cluster_at_the_address(address: str) -> None:
     ("sizes", "asked"),
     [
         ([{"CPU": 2.0}, {"CPU": 2.0}], "3 cores, which no node has; the largest has 2"),
-        ([{"CPU": 8.0}, {"CPU": 2.0, "GPU": 1.0}], "3 cores beside a GPU"),
+        ([{"CPU": 8.0}, {"CPU": 2.0, "GPU": 1.0}], "3 cores and a GPU"),
         ([], "3 cores, which no node has; the largest has 0"),
     ],
 )
@@ -190,11 +190,11 @@ def test_a_row_stops_at_the_step_that_fails_and_leaves_nothing(
     bare: Bare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "temporary").mkdir()
-    monkeypatch.setattr(zoo_worker, "_GOING_DOWN_S", 0.0)
+    monkeypatch.setattr(zoo_worker, "_SHUTDOWN_S", 0.0)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     code, _, log = zoo_worker.reproduce_row(
         source=str(bare.folder), commit="0" * 40, remote=("store", str(tmp_path / "store")),
-        locks={}, needed=[], targets=[], workers=1,
+        locks={}, inputs=[], targets=[], workers=1,
     )  # fmt: skip
     assert code != 0
     assert "0" * 40 in log
@@ -335,7 +335,7 @@ class TestRay:
         os.kill(driver.process.pid, signal.SIGINT)
         assert driver.end() == 130, driver.said()
         assert "Traceback" not in driver.said()
-        assert driver.said().endswith("stopped; `make zoo` goes on\n")
+        assert driver.said().endswith("stopped; `make zoo` resumes\n")
         psutil.wait_procs(working, timeout=20)
         assert not [process for node in nodes for process in training(node)]
         assert not list(tmp_path.glob("minet-row-*"))

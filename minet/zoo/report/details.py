@@ -1,17 +1,17 @@
-"""What the zoo's page says of one row: lines of a label and its words, by table."""
+"""Tables of one row on the zoo's page, as pairs of label and text."""
 
 from collections.abc import Iterator
 
 from minet.core.settings import flatten
-from minet.zoo.table import Record, comparison_cells
+from minet.zoo.table import Record, difference_cell, ratio_cell
 
 _SCORES = {
-    "loss": "cross-entropy, nats",
+    "loss": "cross-entropy (nats)",
     "top5": "top-5 accuracy",
-    "precision": "precision, classes by their images",
-    "recall": "recall, classes by their images",
-    "f1": "F1, classes by their images",
-    "macro_f1": "F1, classes alike",
+    "precision": "precision, weighted by class size",
+    "recall": "recall, weighted by class size",
+    "f1": "F1, weighted by class size",
+    "macro_f1": "F1, macro average",
 }
 _PUBLISHED = {
     "accuracy": "test accuracy",
@@ -23,13 +23,13 @@ _PUBLISHED = {
     "val_loss": "validation loss",
     "train_loss": "training loss",
     "f1": "F1",
-    "epoch_s": "seconds an epoch",
+    "epoch_s": "seconds per epoch",
 }
 Line = tuple[str, str]
 
 
 def results(row: Record) -> Iterator[Line]:
-    """Give the scores of the test split; of several seeds each, in their order."""
+    """Yield the scores on the test split; of several seeds each, in their order."""
     low, high = row["accuracy_low"], row["accuracy_high"]
     yield "accuracy", f"{row['accuracy']:.4f} ({low:.4f} to {high:.4f})"
     if row["accuracy_sd"] is not None:
@@ -40,27 +40,29 @@ def results(row: Record) -> Iterator[Line]:
 
 
 def comparison(row: Record) -> Iterator[Line]:
-    """Give what holding the row against its baseline found; nothing without one."""
-    against = row["against"]
-    if against is None:
+    """Yield the comparison with the baseline; nothing without one."""
+    record = row["comparison"]
+    if record is None:
         return
-    cells = comparison_cells(against)
-    first = ", of the first seed" if len(row["scores"]) > 1 else ""
-    yield "difference", cells["difference"]
-    yield f"images that this row alone has right{first}", f"{against['only_this']}"
-    yield f"images that the baseline alone has right{first}", f"{against['only_baseline']}"
-    yield f"p by McNemar's exact test{first}", f"{against['p']:.2g}"
-    yield "p adjusted by Holm over all rows", f"{against['p_holm']:.2g}"
-    if against["rule"] is not None:
-        yield "ratio of accuracies", cells["ratio"]
-        yield f"at least {100 * against['rule']:g} % of the baseline's?", against["verdict"]
+    first = " (first seed)" if len(row["scores"]) > 1 else ""
+    yield "difference of accuracy", difference_cell(record)
+    yield f"images that only this row predicts correctly{first}", f"{record['only_this']}"
+    yield f"images that only the baseline predicts correctly{first}", f"{record['only_baseline']}"
+    yield f"p, McNemar's exact test{first}", f"{record['p']:.2g}"
+    yield "p, Holm-adjusted over all rows", f"{record['p_holm']:.2g}"
+    if record["target_ratio"] is not None:
+        yield "ratio of accuracies", ratio_cell(record)
+        yield f"at least {100 * record['target_ratio']:g} % of the baseline's?", record["verdict"]
 
 
 def published(row: Record) -> Iterator[Line]:
-    """Give the figures that the report prints; costs by the report's own names."""
+    """Yield the figures that the report prints; costs by the names that it uses."""
     for key, value in row["published"].items():
         if key == "channels":
-            yield from ((f"test accuracy, {planes}", f"{share}") for planes, share in value.items())
+            yield from (
+                (f"test accuracy, {channels}", f"{accuracy}")
+                for channels, accuracy in value.items()
+            )
         elif key == "cost":
             yield from ((f"cost: {name}", text) for name, text in value.items())
         elif key != "source":
@@ -68,18 +70,18 @@ def published(row: Record) -> Iterator[Line]:
 
 
 def cost(row: Record) -> Iterator[Line]:
-    """Give what was counted, of one image."""
+    """Yield the counted cost of one image."""
     counted = row["cost"]
     yield "parameters", f"{counted['parameters']:,} ({counted['parameter_mb']:.2f} MB)"
     yield "multiply-adds", f"{counted['macs'] / 1e6:,.1f} M"
-    yield "FLOPs, two for each", f"{counted['flops'] / 1e6:,.1f} M"
+    yield "FLOPs (2 per multiply-add)", f"{counted['flops'] / 1e6:,.1f} M"
     yield "activations", f"{counted['activation_mb']:.1f} MB"
-    yield "depth", f"{counted['depth']} layers of weights"
-    yield "side of the image", f"{counted['input_px']} px"
+    yield "depth", f"{counted['depth']} layers with weights"
+    yield "image size", f"{counted['input_px']} px"
 
 
 def recipe(row: Record) -> Iterator[tuple[str, str, str]]:
-    """Give each setting with its value, and the published one where the budget changed it."""
+    """Yield setting, value, and the published value if the budget changed it."""
     changed = row["recipe_as_published"]
     yield "model", row["model"], ""
     for key, value in row["arguments"].items():
@@ -98,7 +100,7 @@ def _by_seed(row: Record, key: str) -> str:
 
 
 def _text(value: object) -> str:
-    """Give a value of a setting as one reads it: 1.33333 for 4/3, yes for true."""
+    """Return the value of a setting as text: 1.33333 for 4/3, yes for true."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):

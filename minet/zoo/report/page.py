@@ -1,4 +1,4 @@
-"""The zoo's page: one HTML file with its script, its data and its charts inside."""
+"""The zoo's page: one HTML file that contains its script, its data and its charts."""
 
 import json
 from collections import Counter
@@ -12,18 +12,18 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from minet.augment.channels import CHANNEL_SETS
-from minet.zoo.report import details as report_row
+from minet.zoo.report import details
 from minet.zoo.report.charts import charts
 from minet.zoo.table import Record, channel_lines, reference, table_cells
 
-PAGE = Path(__file__).with_name("assets")
+ASSETS = Path(__file__).with_name("assets")
 _SPLITS = {"train": "training", "val": "validation"}
 Table = list[dict[str, str]]
 
 
 @dataclass(frozen=True)
 class SeedTables:
-    """What a run of a row left as CSV, read as text."""
+    """CSV files of a run of a row, as text."""
 
     history: Table
     predictions: Table
@@ -31,15 +31,15 @@ class SeedTables:
 
 
 def report_page(record: Record, runs: Mapping[str, Mapping[int, SeedTables]]) -> str:
-    """Give the page of zoo/comparison.json, `runs` being the tables of each row and seed.
+    """Return the page of zoo/comparison.json; `runs` are the tables by row and seed.
 
-    It needs no network. The same rows give the same bytes.
+    It needs no network. The same input gives the same bytes.
     """
     environment = Environment(
-        loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined,
+        loader=FileSystemLoader(ASSETS), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.globals |= {"of": report_row, "reference": reference}
+    environment.globals |= {"details": details, "reference": reference}
     points = [_point(name, row) for name, row in record["rows"].items()]
     data = {
         "rows": points,
@@ -54,15 +54,15 @@ def report_page(record: Record, runs: Mapping[str, Mapping[int, SeedTables]]) ->
         families=_families(record["rows"]),
         channel_sets=CHANNEL_SETS,
         channel_lines=channel_lines(record),
-        style=Markup((PAGE / "page.css").read_text(encoding="utf-8")),  # noqa: S704 - our own
-        script=Markup((PAGE / "page.js").read_text(encoding="utf-8")),  # noqa: S704 - our own
+        style=Markup((ASSETS / "page.css").read_text(encoding="utf-8")),  # noqa: S704 - our own
+        script=Markup((ASSETS / "page.js").read_text(encoding="utf-8")),  # noqa: S704 - our own
         vega=Markup(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")),  # noqa: S704 - a script
         data=Markup(_json(data)),  # noqa: S704 - nothing in it ends a script
     )
 
 
 def _json(data: object) -> str:
-    """Give JSON that may stand inside <script>: no text of it can end the element."""
+    """Return JSON for a <script> element: no text in it can end the element."""
     text = json.dumps(data, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c")
 
@@ -99,7 +99,7 @@ def _curves(name: str, seeds: Mapping[int, SeedTables]) -> Iterator[dict[str, An
 
 
 def _confusion(seeds: Mapping[int, SeedTables]) -> dict[str, Any]:
-    """Count pairs of true and predicted class over all seeds; only pairs that occur."""
+    """Return counts of (label, predicted) over all seeds; only pairs that occur."""
     pairs = Counter(
         (int(line["label"]), int(line["predicted"]))
         for tables in seeds.values()
@@ -113,9 +113,10 @@ def _confusion(seeds: Mapping[int, SeedTables]) -> dict[str, Any]:
 
 
 def _families(rows: Mapping[str, Record]) -> dict[str, list[str]]:
-    """Give each baseline with the rows that are held against it: what one looks at together."""
+    """Return each baseline with the rows that are compared with it, for the curves."""
     families: dict[str, list[str]] = {}
     for name, row in rows.items():
-        if row["against"]:
-            families.setdefault(row["against"]["row"], [row["against"]["row"]]).append(name)
+        if row["comparison"]:
+            baseline = row["comparison"]["row"]
+            families.setdefault(baseline, [baseline]).append(name)
     return families

@@ -15,22 +15,28 @@ from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from minet.zoo.report.charts import charts
+from tests.helpers.committed_zoo import committed_page, committed_record
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(
     not (CHROMIUM and DRIVER), reason="no Chromium and its driver (Debian: chromium-driver)"
 )
-FIGURES = ("macs", "parameters", "loss", "accuracy", "lr", "confusion")
+CHARTS = ("macs", "parameters", "loss", "accuracy", "lr", "confusion")
 
 
 @pytest.fixture(scope="module")
-def record(root: Path) -> dict:
-    return json.loads((root / "zoo/comparison.json").read_text())
+def record() -> dict:
+    return committed_record()
+
+
+@pytest.fixture(scope="module")
+def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return committed_page(tmp_path_factory.mktemp("page"))
 
 
 @pytest.fixture(scope="module")
 def started() -> Iterator[WebDriver]:
-    """Give a browser in which no name resolves."""
+    """Yield a browser in which no host name resolves."""
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     for argument in (
@@ -45,9 +51,9 @@ def started() -> Iterator[WebDriver]:
 
 
 @pytest.fixture
-def page(started: WebDriver, root: Path) -> Iterator[WebDriver]:
-    """Open the page anew; afterwards nothing may be in the console."""
-    started.get((root / "zoo/report.html").as_uri())
+def page(started: WebDriver, page_file: Path) -> Iterator[WebDriver]:
+    """Open the page again; afterwards the console must be empty."""
+    started.get(page_file.as_uri())
     WebDriverWait(started, 20).until(
         lambda d: d.execute_script("return document.documentElement.dataset.ready") == "yes"
     )
@@ -63,7 +69,7 @@ def shown_rows(page: WebDriver) -> list[str]:
 
 
 def marks(page: WebDriver, chart: str, kind: str = "path") -> int:
-    """Count a chart's marks that are drawn with some size."""
+    """Count the visible marks of a chart."""
     return page.execute_script(
         f"return [...document.querySelectorAll('[data-chart={chart}] [role=graphics-symbol] {kind},"
         f" [data-chart={chart}] .mark-symbol {kind}, [data-chart={chart}] .mark-line {kind},"
@@ -73,7 +79,7 @@ def marks(page: WebDriver, chart: str, kind: str = "path") -> int:
 
 
 def sort_by(page: WebDriver, column: str) -> str:
-    """Click on a column's title; gives the direction that it then says."""
+    """Click on the heading of a column; return its direction."""
     for header in page.find_elements(By.CSS_SELECTOR, "#table th[aria-sort]"):
         if header.text.split()[0] == column:
             header.find_element(By.TAG_NAME, "button").click()
@@ -81,42 +87,42 @@ def sort_by(page: WebDriver, column: str) -> str:
     raise AssertionError(column)
 
 
-def test_it_loads_nothing_but_itself(page: WebDriver) -> None:
+def test_the_page_loads_nothing_but_itself(page: WebDriver) -> None:
     events = [json.loads(line["message"])["message"] for line in page.get_log("performance")]
-    asked = {
+    urls = {
         event["params"]["request"]["url"]
         for event in events
         if event["method"] == "Network.requestWillBeSent"
     }
-    assert asked
-    assert {url.partition(":")[0] for url in asked} <= {"file", "data"}
+    assert urls
+    assert {url.partition(":")[0] for url in urls} <= {"file", "data"}
 
 
-def test_it_is_the_page_that_this_code_makes(root: Path) -> None:
-    """Rows' tables, of which the rest is made, are not in git; script, style and charts are."""
+def test_the_committed_page_is_that_of_the_current_code(root: Path) -> None:
+    """Script, style and charts; the tables of runs, which the rest needs, are not in git."""
     text = (root / "zoo/report.html").read_text()
     for name in ("page.js", "page.css"):
         assert (root / "minet/zoo/report/assets" / name).read_text() in text
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
-    assert found
-    data = json.loads(found[1])
+    match = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    assert match
+    data = json.loads(match[1])
     assert data["charts"] == charts(data["rows"])
 
 
-def test_a_choice_of_what_is_ticked_leaves_the_ticks(page: WebDriver) -> None:
+def test_choosing_the_selected_rows_keeps_the_selection(page: WebDriver) -> None:
     Select(page.find_element(By.ID, "family")).select_by_index(0)
     assert page.find_elements(By.CSS_SELECTOR, "#table input:checked")
 
 
-def test_every_figure_has_marks(page: WebDriver, record) -> None:
-    for chart in FIGURES:
+def test_every_chart_has_marks(page: WebDriver, record) -> None:
+    for chart in CHARTS:
         assert marks(page, chart) > 0, chart
     assert marks(page, "macs") >= len(record["rows"])
     classes = next(iter(record["rows"].values()))["classes"]
     assert marks(page, "confusion") >= classes**2
 
 
-def test_every_row_is_there_with_its_recipe(page: WebDriver, record) -> None:
+def test_every_row_has_its_title_fingerprint_and_recipe(page: WebDriver, record) -> None:
     assert shown_rows(page) == list(record["rows"])
     for name, row in record["rows"].items():
         text = page.execute_script(f"return document.getElementById('row-{name}').textContent")
@@ -140,14 +146,14 @@ def test_sorting(page: WebDriver, record) -> None:
 
 
 @pytest.mark.parametrize("clicks", [1, 2])
-def test_rows_without_a_figure_come_last_in_either_direction(
+def test_rows_without_a_value_are_last_in_both_directions(
     page: WebDriver, record, clicks: int
 ) -> None:
     for _ in range(clicks):
         sort_by(page, "difference")
-    compared = [record["rows"][name]["against"] is not None for name in shown_rows(page)]
+    compared = [record["rows"][name]["comparison"] is not None for name in shown_rows(page)]
     assert compared == sorted(compared, reverse=True)
-    differences = [record["rows"][name]["against"]["difference"]
+    differences = [record["rows"][name]["comparison"]["difference"]
                    for name in shown_rows(page)[: sum(compared)]]  # fmt: skip
     assert differences == sorted(differences, reverse=clicks == 2)
 
@@ -161,13 +167,13 @@ def test_filtering(page: WebDriver, record) -> None:
     assert page.find_element(By.ID, "count").text == f"{len(cool)} of {len(record['rows'])} rows"
     WebDriverWait(page, 10).until(lambda d: marks(d, "macs") < before)
     words.clear()
-    words.send_keys("34")  # of names, not of figures
-    said = {
-        name: f"{name} {row['title']} {row['model']} {(row['against'] or {}).get('row')}"
+    words.send_keys("34")  # of names, not of numbers
+    texts = {
+        name: f"{name} {row['title']} {row['model']} {(row['comparison'] or {}).get('row')}"
         for name, row in record["rows"].items()
     }
-    named = [name for name, text in said.items() if "34" in text]
-    assert shown_rows(page) == named
+    matching = [name for name, text in texts.items() if "34" in text]
+    assert shown_rows(page) == matching
     nothing = page.find_element(By.ID, "nothing")
     assert not nothing.is_displayed()
     words.clear()
@@ -183,12 +189,13 @@ def test_filtering(page: WebDriver, record) -> None:
     ]
 
 
-def test_curves_of_chosen_rows_are_laid_over_one_another(page: WebDriver, record) -> None:
+def test_curves_of_selected_rows_share_a_chart(page: WebDriver, record) -> None:
     baseline = "r000_resnet34"
-    against = {name: (row["against"] or {}).get("row") for name, row in record["rows"].items()}
-    family = [name for name in against if baseline in (name, against[name])]
+    rows = record["rows"].items()
+    baselines = {name: (row["comparison"] or {}).get("row") for name, row in rows}
+    family = [name for name in baselines if baseline in (name, baselines[name])]
     choice = Select(page.find_element(By.ID, "family"))
-    choice.select_by_visible_text(f"{baseline} and what is held against it ({len(family)})")
+    choice.select_by_visible_text(f"{baseline} and rows compared with it ({len(family)})")
     legend = page.find_element(By.ID, "chosen")
     WebDriverWait(page, 10).until(lambda _: legend.text.split("\n") == family)
     for chart, splits in (("loss", 2), ("accuracy", 2), ("lr", 1)):
@@ -202,16 +209,16 @@ def test_curves_of_chosen_rows_are_laid_over_one_another(page: WebDriver, record
     assert hint.is_displayed()
     page.find_element(By.CSS_SELECTOR, "[data-row=r003_cool] input").click()
     WebDriverWait(page, 10).until(lambda _: legend.text == "r003_cool")
-    assert choice.first_selected_option.text == "the rows ticked in the table"
+    assert choice.first_selected_option.text == "the rows selected in the table"
     assert not hint.is_displayed()
     assert sort_by(page, "curves") == "ascending"
     assert shown_rows(page)[0] == "r003_cool"
     page.find_element(By.ID, "none").click()
     sorted_by = "return document.querySelector('#table th').getAttribute('aria-sort')"
-    assert page.execute_script(sorted_by) == "none", "nothing is ticked any more"
+    assert page.execute_script(sorted_by) == "none", "the selection has changed"
 
 
-def test_links_to_a_row_work_after_another_was_chosen(page: WebDriver) -> None:
+def test_links_to_a_row_work_after_another_was_selected(page: WebDriver) -> None:
     choice = Select(page.find_element(By.ID, "one"))
     for _ in range(2):
         for name, how in (("r003_cool", "choice"), ("r003_resnet34", "link")):
@@ -224,45 +231,43 @@ def test_links_to_a_row_work_after_another_was_chosen(page: WebDriver) -> None:
             assert choice.first_selected_option.text == name
 
 
-def test_a_link_clicked_again_leads_to_the_same_place(page: WebDriver) -> None:
-    places = []
-    place = "return document.getElementById('detail').getBoundingClientRect().top"
+def test_a_link_clicked_again_scrolls_to_the_same_position(page: WebDriver) -> None:
+    positions = []
+    top = "return document.getElementById('detail').getBoundingClientRect().top"
     for _ in range(2):
         page.execute_script("scrollTo(0, 0)")
         page.find_element(By.CSS_SELECTOR, "#table a[href='#row-r003_cool']").click()
         WebDriverWait(page, 10).until(lambda d: d.execute_script("return scrollY") > 0)
-        WebDriverWait(page, 10).until(lambda d: abs(d.execute_script(place)) < 5)
-        places.append(page.execute_script("return scrollY"))
-    assert places[0] == places[1]
+        WebDriverWait(page, 10).until(lambda d: abs(d.execute_script(top)) < 5)
+        positions.append(page.execute_script("return scrollY"))
+    assert positions[0] == positions[1]
 
 
-def test_lines_that_lie_upon_one_another_are_told(page: WebDriver) -> None:
-    duplicate_runs = (
-        "r002_resnet18",
-        "r002_resnet18_pretrained",
-    )  # alike where all weights are random
+def test_the_legend_names_identical_curves(page: WebDriver) -> None:
+    # identical with random initial weights
+    duplicates = ("r002_resnet18", "r002_resnet18_pretrained")
     page.find_element(By.ID, "none").click()
-    for name in duplicate_runs:
+    for name in duplicates:
         page.find_element(By.CSS_SELECTOR, f"[data-row={name}] input").click()
     legend = page.find_element(By.ID, "chosen")
-    expected = (
-        f"{duplicate_runs[0]}\n{duplicate_runs[1]}, upon {duplicate_runs[0]}: the same figures"
-    )
+    expected = f"{duplicates[0]}\n{duplicates[1]}, identical to {duplicates[0]}"
     WebDriverWait(page, 10).until(lambda _: legend.text == expected)
 
 
-def test_what_the_budget_changed_stands_beside_what_was_published(page: WebDriver, record) -> None:
+def test_settings_that_the_budget_changed_have_their_published_values(
+    page: WebDriver, record
+) -> None:
     for name, row in record["rows"].items():
-        found = dict(page.execute_script(
+        changed = dict(page.execute_script(
             f"return [...document.querySelectorAll('#row-{name} .changed')].map(line =>"
             " [line.cells[0].textContent, [line.cells[1].textContent, line.cells[2].textContent]])"
         ))  # fmt: skip
-        assert found.pop("weights", None) == (
+        assert changed.pop("weights", None) == (
             ["random", "imagenet"] if row["pretrained_as_published"] else None
         )
         published = row["recipe_as_published"]
-        assert found.keys() == published.keys()
-        assert found["epochs"] == [str(row["recipe"]["epochs"]), str(published["epochs"])]
+        assert changed.keys() == published.keys()
+        assert changed["epochs"] == [str(row["recipe"]["epochs"]), str(published["epochs"])]
 
 
 def test_one_row_in_detail(page: WebDriver, record) -> None:
@@ -288,17 +293,17 @@ def screen(page: WebDriver, width: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_the_page_is_as_wide_as_the_screen(page: WebDriver, width: int) -> None:
+def test_the_page_does_not_scroll_sideways(page: WebDriver, width: int) -> None:
     with screen(page, width):
         page_px, text_px = page.execute_script(
             "const root = document.documentElement; return [root.scrollWidth, root.clientWidth]"
         )
-    assert page_px == text_px <= width  # what is wider scrolls within its own box
+    assert page_px == text_px <= width  # wider elements scroll within their boxes
 
 
 @pytest.mark.parametrize("table", [".rows", ".sets"])
-def test_names_of_rows_stay_in_sight_and_leave_room(page: WebDriver, table: str) -> None:
-    """On a telephone, when the table is moved to its last column."""
+def test_names_of_rows_stay_visible_and_narrow(page: WebDriver, table: str) -> None:
+    """On a phone, with the table scrolled to its last column."""
     with screen(page, 390):
         box, *names = page.execute_script(
             f"const box = document.querySelector('{table}');"
@@ -313,7 +318,7 @@ def test_names_of_rows_stay_in_sight_and_leave_room(page: WebDriver, table: str)
         assert name["width"] < box["width"] / 2
 
 
-def test_words_of_charts_follow_a_dark_screen(page: WebDriver) -> None:
+def test_text_of_charts_follows_the_dark_scheme(page: WebDriver) -> None:
     dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", dark)
     try:

@@ -1,4 +1,4 @@
-// The page's own script: sorting and filtering of the table, and the data that the charts show.
+// Sorting and filtering of the table, and the data of the charts.
 "use strict";
 
 const data = JSON.parse(document.getElementById("data").textContent);
@@ -6,13 +6,13 @@ const table = document.getElementById("table");
 const body = table.tBodies[0];
 const lines = [...body.rows];
 const views = {};
-const part = (id) => document.getElementById(id);
+const byId = (id) => document.getElementById(id);
 
-const ticked = (line) => line.querySelector("input").checked;
+const isSelected = (line) => line.querySelector("input").checked;
 
-// numbers before words, empty cells last whatever the direction
+// numerically if all cells are numbers; empty cells are last in both directions
 function ordered(column, sign) {
-  const value = (line) => column ? line.cells[column].dataset.value : Number(!ticked(line));
+  const value = (line) => column ? line.cells[column].dataset.value : Number(!isSelected(line));
   const numbers = lines.every((line) => value(line) === "" || isFinite(value(line)));
   const compare = numbers ? (a, b) => a - b : (a, b) => a.localeCompare(b, "en");
   return [...lines].sort((first, second) => {
@@ -32,83 +32,83 @@ function sort(header) {
 }
 
 function filter() {
-  const words = part("words").value.toLowerCase().split(/\s+/).filter(Boolean);
-  const report = part("report").value;
+  const words = byId("words").value.toLowerCase().split(/\s+/).filter(Boolean);
+  const report = byId("report").value;
   const shown = new Set();
   for (const line of lines) {
     line.hidden = (report !== "" && line.dataset.report !== report) ||
       !words.every((word) => line.dataset.words.includes(word));
     if (!line.hidden) shown.add(line.dataset.row);
   }
-  part("nothing").hidden = shown.size > 0;
-  part("count").textContent = `${shown.size} of ${lines.length} rows`;
+  byId("nothing").hidden = shown.size > 0;
+  byId("count").textContent = `${shown.size} of ${lines.length} rows`;
   const rows = data.rows.filter((row) => shown.has(row.row));
-  for (const name of ["macs", "parameters"]) show(name, "rows", rows);
+  for (const name of ["macs", "parameters"]) setData(name, "rows", rows);
 }
 
-function show(chart, name, values) {
+function setData(chart, name, values) {
   return views[chart].data(name, values).resize().runAsync();
 }
 
-function tickedRows() {
-  return lines.filter(ticked).map((line) => line.dataset.row);
+function selectedRows() {
+  return lines.filter(isSelected).map((line) => line.dataset.row);
 }
 
-function curvesOf(chosen) {
-  return chosen.flatMap((row) => data.curves[row]);
+function curvesOf(names) {
+  return names.flatMap((row) => data.curves[row]);
 }
 
-let turn = 0; // of drawing: a choice that is made while curves are drawn comes after them
+let lastDrawing = 0; // a selection that changes while curves are drawn is drawn after them
 
-async function curves() {
-  const chosen = tickedRows(), own = ++turn;
-  table.tHead.rows[0].cells[0].setAttribute("aria-sort", "none"); // what is ticked has changed
-  for (const place of part("curves").querySelectorAll(".chart")) place.hidden = chosen.length === 0;
-  part("unchosen").hidden = chosen.length > 0;
-  if (chosen.length === 0) return part("chosen").replaceChildren();
-  dispatchEvent(new Event("resize")); // charts that were hidden have missed how wide the page is
-  for (const name of ["loss", "accuracy", "lr"]) await show(name, "curves", curvesOf(chosen));
-  if (own !== turn) return;
+async function drawCurves() {
+  const names = selectedRows(), drawing = ++lastDrawing;
+  table.tHead.rows[0].cells[0].setAttribute("aria-sort", "none"); // the selection has changed
+  for (const chart of byId("curves").querySelectorAll(".chart")) chart.hidden = names.length === 0;
+  byId("unchosen").hidden = names.length > 0;
+  if (names.length === 0) return byId("chosen").replaceChildren();
+  dispatchEvent(new Event("resize")); // hidden charts have missed changes of the page's width
+  for (const name of ["loss", "accuracy", "lr"]) await setData(name, "curves", curvesOf(names));
+  if (drawing !== lastDrawing) return;
   const colour = views.loss.scale("color");
-  const before = {}; // lines that lie upon one another look like one
-  part("chosen").replaceChildren(...chosen.map((row) => {
+  const firstWith = {}; // identical curves cover each other: the legend says so
+  byId("chosen").replaceChildren(...names.map((row) => {
     const item = document.createElement("li");
-    const drawn = JSON.stringify(data.curves[row].map((point) => ({ ...point, row: "" })));
-    item.textContent = drawn in before ? `${row}, upon ${before[drawn]}: the same figures` : row;
-    before[drawn] ??= row;
+    const points = JSON.stringify(data.curves[row].map((point) => ({ ...point, row: "" })));
+    item.textContent = points in firstWith ? `${row}, identical to ${firstWith[points]}` : row;
+    firstWith[points] ??= row;
     item.style.setProperty("--colour", colour(row));
     return item;
   }));
 }
 
-function tick(names) {
+function select(names) {
   for (const line of lines) line.querySelector("input").checked = names.includes(line.dataset.row);
-  return curves();
+  return drawCurves();
 }
 
-// every pair of classes, those that do not occur as a share of nothing
+// every pair of classes, also those that do not occur
 function confusionOf(name) {
   const { classes, counts } = data.confusion[name];
   const sums = classes.map((_, label) =>
-    counts.reduce((sum, [of, , count]) => sum + (of === label ? count : 0), 0));
-  const found = new Map(counts.map(([label, predicted, count]) => [`${label} ${predicted}`, count]));
+    counts.reduce((sum, [other, , count]) => sum + (other === label ? count : 0), 0));
+  const byPair = new Map(counts.map(([label, predicted, count]) => [`${label} ${predicted}`, count]));
   return classes.flatMap((truth, label) => classes.map((other, predicted) => {
-    const images = found.get(`${label} ${predicted}`) || 0;
-    return { true: truth, predicted: other, images, share: sums[label] ? images / sums[label] : 0 };
+    const images = byPair.get(`${label} ${predicted}`) || 0;
+    return { true: truth, predicted: other, images, fraction: sums[label] ? images / sums[label] : 0 };
   }));
 }
 
-function one(name) {
-  part("one").value = name;
+function showDetails(name) {
+  byId("one").value = name;
   for (const article of document.querySelectorAll("article")) article.hidden = article.id !== `row-${name}`;
-  show("confusion", "confusion", confusionOf(name));
+  setData("confusion", "confusion", confusionOf(name));
 }
 
-function follow() {
+function followHash() {
   const name = decodeURIComponent(location.hash.replace(/^#row-/, ""));
   if (name in data.confusion && location.hash.startsWith("#row-")) {
-    one(name);
-    part("detail").scrollIntoView();
+    showDetails(name);
+    byId("detail").scrollIntoView();
   }
 }
 
@@ -116,32 +116,32 @@ async function start() {
   const first = lines[0].dataset.row;
   const datasets = { rows: data.rows, curves: curvesOf([first]), confusion: confusionOf(first) };
   const options = { actions: { export: true, source: false, compiled: false, editor: false }, renderer: "svg" };
-  await Promise.all([...document.querySelectorAll(".chart")].map(async (place) => {
-    const spec = { ...data.charts[place.dataset.chart], datasets };
-    views[place.dataset.chart] = (await vegaEmbed(place, spec, options)).view;
+  await Promise.all([...document.querySelectorAll(".chart")].map(async (element) => {
+    const spec = { ...data.charts[element.dataset.chart], datasets };
+    views[element.dataset.chart] = (await vegaEmbed(element, spec, options)).view;
   }));
   for (const header of table.tHead.querySelectorAll("[aria-sort]")) {
     header.firstElementChild.addEventListener("click", () => sort(header));
   }
-  part("filter").addEventListener("submit", (event) => event.preventDefault());
-  part("words").addEventListener("input", filter);
-  part("report").addEventListener("change", filter);
-  body.addEventListener("change", () => { part("family").value = ""; curves(); });
-  part("family").addEventListener("change", (event) => {
-    if (event.target.value) tick(event.target.value.split(" "));
+  byId("filter").addEventListener("submit", (event) => event.preventDefault());
+  byId("words").addEventListener("input", filter);
+  byId("report").addEventListener("change", filter);
+  body.addEventListener("change", () => { byId("family").value = ""; drawCurves(); });
+  byId("family").addEventListener("change", (event) => {
+    if (event.target.value) select(event.target.value.split(" "));
   });
-  part("none").addEventListener("click", () => { part("family").value = ""; tick([]); });
-  part("one").addEventListener("change", (event) => { location.hash = `row-${event.target.value}`; });
-  addEventListener("hashchange", follow);
-  addEventListener("click", (event) => { // a link to the row where one is changes no hash
+  byId("none").addEventListener("click", () => { byId("family").value = ""; select([]); });
+  byId("one").addEventListener("change", (event) => { location.hash = `row-${event.target.value}`; });
+  addEventListener("hashchange", followHash);
+  addEventListener("click", (event) => { // a link to the current hash fires no hashchange
     const link = event.target.closest("a[href^='#row-']");
-    if (link && link.hash === location.hash) { event.preventDefault(); follow(); }
+    if (link && link.hash === location.hash) { event.preventDefault(); followHash(); }
   });
-  const [, family] = part("family").options;
+  const [, family] = byId("family").options;
   if (family) family.selected = true;
-  await tick(family ? family.value.split(" ") : [first]);
-  one(first);
-  follow();
+  await select(family ? family.value.split(" ") : [first]);
+  showDetails(first);
+  followHash();
   document.documentElement.dataset.ready = "yes";
 }
 
