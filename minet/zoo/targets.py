@@ -60,8 +60,8 @@ def changed_runs(status: Iterable[str]) -> dict[str, list[Target]]:
         run = target.run if target.seed is not None else first_runs.get(target.row, target.run)
         runs[run].add(target)
     return {
-        run: sorted(found, key=lambda target: STAGES.index(target.stage))
-        for run, found in runs.items()
+        run: sorted(targets, key=lambda target: STAGES.index(target.stage))
+        for run, targets in runs.items()
     }
 
 
