@@ -1,1 +1,1 @@
-"""Measurements that the documentation quotes; each file says how it is run."""
+"""Benchmarks whose figures the documentation quotes; the first lines of each say how to run it."""

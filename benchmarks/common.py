@@ -1,4 +1,4 @@
-"""What benchmarks share: the machine they ran on, medians with spread, tables in documents."""
+"""Shared by the benchmarks: the machine's description, medians with range, tables in pages."""
 
 import os
 import platform
@@ -15,7 +15,7 @@ from minet.core.files import atomic_write
 
 
 def machine() -> dict[str, Any]:
-    """Name the device, the processor, its cores in use, and the versions that decide speed."""
+    """Return the device, the processor, the usable cores, and the versions that affect speed."""
     cpuinfo = Path("/proc/cpuinfo")
     names = re.findall(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else []
     return {
@@ -30,26 +30,29 @@ def machine() -> dict[str, Any]:
 
 
 def spread(values: Sequence[float], digits: int = 0) -> str:
-    """Median of the repeats with the smallest and the largest: "12 (11-14)"."""
+    """Return the median of the repeats with the minimum and the maximum: "12 (11-14)"."""
     low, middle, high = (f"{f(values):,.{digits}f}" for f in (min, median, max))
     return f"{middle} ({low}-{high})"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Markdown with the first column left, the others right."""
+    """Return a Markdown table: first column left-aligned, the others right-aligned."""
     marks = ["---", *["---:"] * (len(header) - 1)]
     lines = [header, marks, *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
-def put_between(path: Path, marker: str, text: str) -> None:
-    """Put text between `<!-- marker -->` and `<!-- /marker -->` of a document."""
-    before = path.read_text(encoding="utf-8")
+def replace_between(path: Path, marker: str, text: str) -> None:
+    """Replace what lies between `<!-- marker -->` and `<!-- /marker -->` in a file.
+
+    ValueError unless the file has this pair of markers exactly once.
+    """
+    old = path.read_text(encoding="utf-8")
     pattern = rf"(<!-- {marker} -->\n).*?(<!-- /{marker} -->)"
-    after, found = re.subn(
-        pattern, lambda match: f"{match[1]}{text}\n{match[2]}", before, flags=re.DOTALL
+    new, count = re.subn(
+        pattern, lambda match: f"{match[1]}{text}\n{match[2]}", old, flags=re.DOTALL
     )
-    if found != 1:
-        raise ValueError(f"{path} has {found} places for {marker}, not one")
+    if count != 1:
+        raise ValueError(f"{path} has the markers of {marker} {count} times, not once")
     with atomic_write(path) as partial:
-        partial.write_text(after, encoding="utf-8")
+        partial.write_text(new, encoding="utf-8")

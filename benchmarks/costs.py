@@ -1,6 +1,7 @@
-"""Count every model of the table, and what the reports print: python -m benchmarks.costs.
+"""Count the costs of every model, and reproduce published counts: python -m benchmarks.costs.
 
-Writes benchmarks/results/costs.json and the tables of docs/costs.md; half a minute.
+Writes benchmarks/results/costs.json and the tables of docs/costs.md; takes half a minute. Needs the
+packages of `benchmarks.profilers`.
 """
 
 from collections.abc import Mapping
@@ -9,36 +10,36 @@ from typing import Any
 
 import torch
 
-from benchmarks.common import put_between, table
+from benchmarks.common import replace_between, table
 from benchmarks.profilers import profiler_figures
-from benchmarks.published import MEANING, PUBLISHED, TRUE, as_profiled
+from benchmarks.published import ACTUAL, MEANING, PUBLISHED, as_profiled
 from minet.core.files import write_json
 from minet.cost.counter import count_costs
 from minet.models.registry import MODELS, build
 
 RESULTS, PAGE = Path("benchmarks/results/costs.json"), Path("docs/costs.md")
-_NUM_CLASSES, _SIDE_PX = 50, 224
+_NUM_CLASSES, _IMAGE_SIZE = 50, 224
 
 
 def main() -> None:
-    """Count, write the record, put the tables into the page."""
+    """Count all models, write the record, update the page."""
     torch.manual_seed(0)
     record = {name: _costs(name) for name in MODELS}
     write_json(RESULTS, record)
-    put_between(PAGE, "models", models_table(record))
-    put_between(PAGE, "published", published_table(record))
+    replace_between(PAGE, "models", models_table(record))
+    replace_between(PAGE, "published", published_table(record))
 
 
 def _costs(name: str) -> dict[str, Any]:
-    """Costs of a model, and the figures of other profilers of it as it was published."""
-    shape = {"channels": 3, "image_size": _SIDE_PX}
+    """Return a model's costs, with the profilers' figures of the published form of the model."""
+    shape = {"channels": 3, "image_size": _IMAGE_SIZE}
     record = count_costs(build(name, num_classes=_NUM_CLASSES), **shape)
     figures = profiler_figures(as_profiled(name, num_classes=_NUM_CLASSES), **shape)
     return record | {"profilers": figures}
 
 
 def models_table(record: Mapping[str, Any]) -> str:
-    """Show what each model costs at 50 classes and 224 px."""
+    """Return the table of each model's costs at 50 classes and 224 px."""
     header = (
         "model",
         "parameters",
@@ -62,13 +63,13 @@ def models_table(record: Mapping[str, Any]) -> str:
 
 
 def published_table(record: Mapping[str, Any]) -> str:
-    """Show each published figure, what gives it, and the true answer."""
-    header = ("report, model", "column", "printed", "computed so", "what it is", "true")
+    """Return the table of published figures: reproduced value, meaning, actual value."""
+    header = ("report, model", "column", "printed", "reproduced", "meaning", "actual")
     rows = []
     for row in PUBLISHED:
         costs = record[row.model]
         source = costs if row.figure in costs else costs["profilers"]
-        key, unit, what = TRUE[row.figure]
+        key, unit, what = ACTUAL[row.figure]
         rows.append(
             (
                 f"{row.report}, `{row.model}`",

@@ -1,8 +1,8 @@
-"""Photographs to measure with: crops of the two that come with scikit-learn, the same every time.
+"""Test photographs: reproducible crops of scikit-learn's two sample images.
 
-What a JPEG costs to decode depends on its bytes a pixel. ILSVRC2012's training images have about
-0.6 of them (138 GB, 1.28 million images of 469 x 387 px on average); noise as a sensor makes it
-brings the crops there. Without it, at a lower quality, they have half as many.
+The decoding time of a JPEG depends on its bytes per pixel. ILSVRC2012's training images have about
+0.6 (138 GB, 1.28 million images of 469 x 387 px on average); with noise like a sensor's, so do the
+crops. Without noise, at a lower quality, they have half as many.
 """
 
 import io
@@ -15,19 +15,19 @@ from PIL import Image
 
 from minet.core.threads import ordered_map
 
-WIDTH_PX, HEIGHT_PX = 500, 375  # the size that ILSVRC2012 has most of
-_SMALLEST = 0.8  # share of each side that a crop keeps at least
+WIDTH_PX, HEIGHT_PX = 500, 375  # the most frequent size in ILSVRC2012
+_MIN_CROP = 0.8  # smallest fraction of each side that a crop keeps
 
 
 @dataclass(frozen=True)
 class Kind:
-    """How photographs are finished."""
+    """Noise and JPEG quality of a set."""
 
-    noise: float  # deviation in grey levels, alike in all planes; half as much in each alone
+    noise: float  # std in grey levels, shared by the channels; half as much independent in each
     quality: int
 
 
-DENSE = Kind(noise=6.0, quality=95)  # 0.6 bytes a pixel, as ImageNet
+DENSE = Kind(noise=6.0, quality=95)  # 0.6 bytes per pixel, as ImageNet
 LIGHT = Kind(noise=0.0, quality=90)  # 0.28
 
 
@@ -50,10 +50,10 @@ def _originals() -> list[Image.Image]:
 
 
 def _photo(photos: Sequence[Image.Image], number: int, kind: Kind) -> bytes:
-    """Crop, mirror and encode one photograph; all of it follows from its number."""
+    """Crop, flip and encode one photograph; its number is the seed."""
     rng = np.random.default_rng(number)
     photo = photos[number % len(photos)]
-    width, height = (side * rng.uniform(_SMALLEST, 1.0) for side in photo.size)
+    width, height = (side * rng.uniform(_MIN_CROP, 1.0) for side in photo.size)
     left, top = rng.uniform(0, photo.width - width), rng.uniform(0, photo.height - height)
     image = photo.resize(
         (WIDTH_PX, HEIGHT_PX), Image.Resampling.LANCZOS, (left, top, left + width, top + height)

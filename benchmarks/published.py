@@ -1,4 +1,4 @@
-"""Costs that the reports print, figure by figure, and what computes each the same way."""
+"""Costs that the reports print, figure by figure, and the measure that reproduces each."""
 
 from dataclasses import dataclass
 
@@ -11,9 +11,9 @@ from minet.models.registry import build
 
 @dataclass(frozen=True)
 class Published:
-    """A cell of a report's table: what it says, and `figure` times `unit` that it comes from.
+    """A cell of a report's table: `printed` is the value of `figure` divided by `unit`.
 
-    Figures are those of `minet.zoo.rows.profilers`, and `parameters` of `minet.cost.counter`.
+    `figure` is a key of `benchmarks.profilers`, or `parameters` of `minet.cost.counter`.
     """
 
     report: str
@@ -25,7 +25,7 @@ class Published:
 
     @property
     def step(self) -> float:
-        """One in the last digit printed; the reports round or cut off."""
+        """One unit of the last printed digit; the reports round or truncate."""
         return float(10 ** -len(self.printed.partition(".")[2]))
 
 
@@ -53,33 +53,35 @@ PUBLISHED = [
     ),
 ]
 MEANING = {
-    "parameters": "millions of parameters, cut off",
-    "torchinfo_params_mb": "megabytes of parameters, 4 bytes each, printed as millions of them",
+    "parameters": "millions of parameters, truncated",
+    "torchinfo_params_mb": "megabytes of parameters, 4 bytes each, printed as millions",
     "torchinfo_mult_adds": "multiply-adds of the layers that are modules, in 10^9",
-    "torchinfo_forward_backward_mb": "megabytes of the modules' outputs, twice, printed as M",
+    "torchinfo_forward_backward_mb": "megabytes of the modules' outputs, doubled, printed as M",
     "torchprofile_gimacs": "multiply-adds of all operations in 2^30, printed as G of FLOPs",
-    "ptflops_macs": "multiply-adds that hooks on modules and functions see, norms and pools too",
+    "ptflops_macs": "multiply-adds seen by hooks on modules and functions, incl. norms and pools",
 }
-TRUE = {  # the figure of metrics/cost.json that answers the column's question, and its unit
+ACTUAL = {  # the key of metrics/cost.json with the quantity that the column names, and its unit
     "parameters": ("parameters", 1e6, "M parameters"),
     "torchinfo_params_mb": ("parameters", 1e6, "M parameters"),
     "torchinfo_mult_adds": ("macs", 1e9, "G multiply-adds"),
-    "torchinfo_forward_backward_mb": ("activation_mb", 1, "MB kept for backward"),
+    "torchinfo_forward_backward_mb": ("activation_mb", 1, "MB saved for backward"),
     "torchprofile_gimacs": ("macs", 1e9, "G multiply-adds"),
     "ptflops_macs": ("macs", 1e6, "M multiply-adds"),
 }
 
 
 class PerImage(nn.Module):
-    """The generated convolution of report 001 as it was run: a loop, the generator on vectors."""
+    """The generated convolution as report 001 ran it: a loop over images, generator on vectors.
+
+    `generator` is that of `minet.models.dwg_densenet121.GeneratedConv`.
+    """
 
     def __init__(self, generator: nn.Module) -> None:
-        """Take the generator of `minet.models.dwg_densenet121.GeneratedConv`."""
         super().__init__()
         self.generator = generator
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) to (N, 64, H/2, W/2)."""
+        """Map (N, 3, H, W) to (N, 64, H/2, W/2)."""
         outputs = []
         for image in images:
             kernel = self.generator(image.mean(dim=(1, 2))).view(64, 3, 7, 7)
@@ -88,7 +90,7 @@ class PerImage(nn.Module):
 
 
 def as_profiled(name: str, *, num_classes: int) -> nn.Module:
-    """Build a model in the form in which the report profiled it: report 001's DWG by the image."""
+    """Build a model as its report profiled it: `dwg_densenet121` image by image."""
     model = build(name, num_classes=num_classes)
     if name == "dwg_densenet121":
         conv = model.get_submodule("features.conv0")

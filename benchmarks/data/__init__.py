@@ -1,1 +1,1 @@
-"""minet's data path beside the tools that people would use instead; run as a module."""
+"""minet's data path compared with other tools; run as a module."""

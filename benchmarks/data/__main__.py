@@ -1,8 +1,8 @@
-"""Measure minet's data path and its peers side by side: python -m benchmarks.data.
+"""Compare minet's data path with other tools: python -m benchmarks.data.
 
 Writes benchmarks/results/data.json, with every repeat, and two figures beside it. `make bench-data`
-brings the peers; one that is missing is recorded as failed. About 20 minutes on two cores;
-`--quick` is a trial of a minute or two whose figures mean nothing.
+installs the competitors; a missing one is recorded as failed. About 20 minutes on two cores;
+`--quick` is a smoke test of a minute or two whose figures mean nothing.
 """
 
 import argparse
@@ -17,10 +17,10 @@ from benchmarks.data.figures import draw, draw_growth
 from benchmarks.data.files import make_files
 from benchmarks.data.growth import growth
 from benchmarks.data.page import data_tables
+from benchmarks.data.rounds import run_rounds
 from benchmarks.data.start import start
 from benchmarks.data.steps import steps
-from benchmarks.data.turns import by_turns
-from benchmarks.peers.contest import Job
+from benchmarks.peers.competitor import Job
 from benchmarks.peers.table import GROUPS
 from minet.core.cli import workers
 from minet.core.files import write_json
@@ -28,18 +28,19 @@ from minet.core.files import write_json
 PARTS = ("prepare", "prepare light", "steps", "read jpg", "read raw", "growth", "start")
 
 _LIBRARIES = (
-    *(
-        "torch",
-        "torchvision",
-        "numpy",
-        "numba",
-        "pillow",
-        "simplejpeg",
-        "xxhash",
-        "ffcv",
-        "opencv-python-headless",
-    ),
-    *("webdataset", "litdata", "mosaicml-streaming", "spdl"),
+    "torch",
+    "torchvision",
+    "numpy",
+    "numba",
+    "pillow",
+    "simplejpeg",
+    "xxhash",
+    "ffcv",
+    "opencv-python-headless",
+    "webdataset",
+    "litdata",
+    "mosaicml-streaming",
+    "spdl",
 )
 
 
@@ -48,12 +49,12 @@ class Size:
     """How much is measured."""
 
     originals: int
-    count: int  # images to read an epoch
-    rounds: int  # of all competitors by turns
-    epochs: int  # warm ones a round
+    count: int  # images to read per epoch
+    rounds: int  # each measures every competitor once
+    epochs: int  # warm epochs per round
     growth: tuple[int, ...]
     starts: int
-    timeout_s: float  # of one competitor's turn
+    timeout_s: float  # of one process
 
 
 FULL = Size(2000, 8000, 3, 3, (1000, 2000, 5000, 10_000, 20_000), 5, 900.0)
@@ -63,11 +64,11 @@ RECORD = Path("benchmarks/results/data.json")
 
 
 def main() -> None:
-    """Measure what is asked for; the record on disk is whole after each part."""
+    """Measure the selected parts; the record is written after each."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a trial of a minute or two")
+    parser.add_argument("--quick", action="store_true", help="a smoke test of a minute or two")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--out", type=Path, help="the record; figures stand beside it")
+    parser.add_argument("--out", type=Path, help="the record; figures are written beside it")
     args = parser.parse_args()
     size = QUICK if args.quick else FULL
     out = args.out or (Path(tempfile.mkdtemp(), "data.json") if args.quick else RECORD)
@@ -78,7 +79,14 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory(prefix="minet-bench-") as folder:
         job = Job(
-            folder, "dense", size.originals, size.count, BATCH_SIZE, workers(), size.epochs, True
+            folder=folder,
+            photos="dense",
+            originals=size.originals,
+            count=size.count,
+            batch_size=BATCH_SIZE,
+            threads=workers(),
+            epochs=size.epochs,
+            check=True,
         )
         record["photos"] = make_files(job)
         for part in args.parts:
@@ -102,8 +110,8 @@ def _measure(part: str, job: Job, size: Size) -> dict[str, Any]:
     if part == "prepare light":
         names = ("limit: decoding alone", "minet raw", "minet jpg")
         light = Job(**{**job.record(), "photos": "light", "check": False})
-        return by_turns("prepare", names, light, size.rounds, size.timeout_s)
-    return by_turns(part, tuple(GROUPS[part]), job, size.rounds, size.timeout_s)
+        return run_rounds("prepare", names, light, size.rounds, size.timeout_s)
+    return run_rounds(part, tuple(GROUPS[part]), job, size.rounds, size.timeout_s)
 
 
 def _settings(size: Size, *, quick: bool) -> dict[str, Any]:

@@ -23,7 +23,7 @@ _OURS, _THEIRS, _LIMIT = "#1f6fb4", "#b8b8b8", "#c0392b"
 
 
 def draw(record: Record, path: Path) -> None:
-    """Draw a bar a competitor, medians with the range of repeats, the limit as a line."""
+    """Draw a bar per competitor: median and range of the repeats; the limit as a line."""
     from matplotlib import pyplot as plt
 
     groups = {part: _measured(record[part]) for part in _TITLES if part in record}
@@ -50,17 +50,18 @@ def draw_growth(sizes: Record, path: Path) -> None:
     """Draw seconds and peak memory of writing a beton over the number of images."""
     from matplotlib import pyplot as plt
 
-    kept = {int(size): found for size, found in sizes.items() if "failed" not in found}
+    results = {int(size): result for size, result in sizes.items() if "failed" not in result}
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
     for axis, key, label in zip(
         axes, ("seconds", "peak_mb"), ("seconds", "peak memory, MB"), strict=True
     ):
-        for size, found in kept.items():
-            points = [size] * len(found[key])
-            axis.plot(points, found[key], "o", color=_OURS, alpha=0.5, ms=4, clip_on=False)
-        axis.plot(list(kept), [median(found[key]) for found in kept.values()], color=_OURS)
+        for size, result in results.items():
+            points = [size] * len(result[key])
+            axis.plot(points, result[key], "o", color=_OURS, alpha=0.5, ms=4, clip_on=False)
+        medians = [median(result[key]) for result in results.values()]
+        axis.plot(list(results), medians, color=_OURS)
         axis.set_xlim(left=0)
-        axis.set_ylim(bottom=0, top=1.25 * max(max(found[key]) for found in kept.values()))
+        axis.set_ylim(bottom=0, top=1.25 * max(max(result[key]) for result in results.values()))
         axis.set_xlabel("images written")
         axis.xaxis.set_major_formatter("{x:,.0f}")
         axis.locator_params("x", nbins=5)
@@ -70,26 +71,28 @@ def draw_growth(sizes: Record, path: Path) -> None:
 
 
 def _measured(group: Record) -> dict[str, list[float]]:
-    """Rates of those that did not fail, the fastest last, which is drawn at the top."""
-    rates = {name: found["images_per_s"] for name, found in group.items() if "failed" not in found}
+    """Return the rates of those that did not fail, the fastest last: drawn at the top."""
+    rates = {
+        name: result["images_per_s"] for name, result in group.items() if "failed" not in result
+    }
     return dict(sorted(rates.items(), key=lambda item: median(item[1])))
 
 
 def _bars(axis: "Axes", group: Mapping[str, list[float]]) -> None:
-    for place, (name, rates) in enumerate(group.items()):
+    for row, (name, rates) in enumerate(group.items()):
         middle = median(rates)
         limit = name.startswith("limit")
         color = _LIMIT if limit else _OURS if name.startswith("minet") else _THEIRS
         ends = [[middle - min(rates)], [max(rates) - middle]]
-        axis.barh(place, middle, color=color, height=0.7, xerr=ends, error_kw={"lw": 1})
+        axis.barh(row, middle, color=color, height=0.7, xerr=ends, error_kw={"lw": 1})
         axis.annotate(
             f"{middle:,.0f}",
-            (max(rates), place),
+            (max(rates), row),
             (6, 0),
             textcoords="offset points",
             va="center",
             fontsize=9,
-            bbox={"fc": "white", "ec": "none", "pad": 0.8},  # over the line of the limit
+            bbox={"fc": "white", "ec": "none", "pad": 0.8},  # covers the line of the limit
         )
         if limit:
             axis.axvline(middle, color=_LIMIT, lw=1, ls="--", zorder=0)

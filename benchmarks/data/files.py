@@ -1,4 +1,4 @@
-"""What the competitors read: originals, JPEGs of 224 px, betons, and the pixels to expect."""
+"""Files for the competitors: originals, JPEGs of 224 px, betons, and the expected pixels."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +9,8 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.peers.betons import IMAGE_SIZE, JPEG_QUALITY, RESIZE_PX, rows_of, write
-from benchmarks.peers.contest import Job
+from benchmarks.peers.betons import IMAGE_SIZE, JPEG_QUALITY, RESIZE_PX, index_rows, write
+from benchmarks.peers.competitor import Job
 from benchmarks.peers.torch_loaders import reference_transform
 from benchmarks.photos import DENSE, LIGHT, write_photos
 from minet.beton.jpeg import encode_record
@@ -21,30 +21,30 @@ Pixels = NDArray[np.uint8]
 
 
 def make_files(job: Job) -> dict[str, Any]:
-    """Write all of it below the job's folder; describe the photographs.
+    """Write all files below the job's folder; return the counts and sizes of the photographs.
 
-    `reference.npy` holds torchvision's pixels of each dense original, `prepared.npy` minet's, and
-    `decoded.npy` those of the JPEGs made of them.
+    `reference.npy` holds torchvision's pixels of each dense original, `prepared.npy` minet's,
+    `decoded.npy` those of the JPEGs encoded from minet's.
     """
     photos: dict[str, Any] = {}
     for name, kind in (("dense", DENSE), ("light", LIGHT)):
         paths = write_photos(job.path(name), job.originals, kind, job.threads)
-        photos[name] = _described(paths) | {"quality": kind.quality, "noise": kind.noise}
+        photos[name] = _description(paths) | {"quality": kind.quality, "noise": kind.noise}
     _save_pixels(job)
-    photos["jpeg"] = _described(list(map(Path, job.jpeg_paths()))) | {"quality": JPEG_QUALITY}
+    photos["jpeg"] = _description(list(map(Path, job.jpeg_paths()))) | {"quality": JPEG_QUALITY}
     root = job.path("dense")
-    rows = rows_of(root, job.originals, job.count)
+    rows = index_rows(root, job.originals, job.count)
     write(job.path("raw.beton"), rows, root, "raw", job.threads)
     write(job.path("jpg.beton"), rows, root, "jpg", job.threads)
     return photos
 
 
-def _described(paths: list[Path]) -> dict[str, Any]:
+def _description(paths: list[Path]) -> dict[str, Any]:
     return {"count": len(paths), "mean_bytes": sum(p.stat().st_size for p in paths) / len(paths)}
 
 
 def _save_pixels(job: Job) -> None:
-    """Write the three arrays of pixels, and the JPEGs of 224 px between them."""
+    """Write the three arrays of pixels and the JPEGs of 224 px."""
     photos, transform, buffers = job.photo_paths(), reference_transform(), DecodeBuffers()
 
     def reference(number: int) -> Pixels:
@@ -65,7 +65,7 @@ def _save_pixels(job: Job) -> None:
 
 
 def _save(job: Job, name: str, image: Callable[[int], Pixels]) -> Pixels:
-    """Save (originals, side, side, 3) as an array that processes map; return it."""
+    """Save images (originals, side, side, 3) as a memory-mapped array; return it."""
     shape = (job.originals, IMAGE_SIZE, IMAGE_SIZE, 3)
     array = np.lib.format.open_memmap(job.path(name), "w+", np.uint8, shape)
     for number, pixels in enumerate(ordered_map(image, range(job.originals), job.threads)):

@@ -1,6 +1,6 @@
-"""Run `stages.train` up to the end of its first step, print the time of day, and stop.
+"""Run `stages.train` up to the end of its first step, print the time of day, and exit.
 
-Takes the arguments of `python -m stages.train`; imports nothing else, which would count.
+Takes the arguments of `python -m stages.train`; imports nothing else, as imports are timed.
 """
 
 import os
@@ -13,15 +13,15 @@ from stages import train
 
 
 def main() -> None:
-    """Train one step."""
-    # where a run keeps its state: not in the tree that is measured
+    """Train one step and exit."""
+    # snapshots go there, not into this tree
     os.environ["DVC_ROOT"] = os.path.dirname(sys.argv[sys.argv.index("--weights") + 1])  # noqa: PTH120
     step = TrainStep.step
 
-    def first(*arguments: Any, **named: Any) -> None:
-        step(*arguments, **named)
+    def first(*args: Any, **kwargs: Any) -> None:
+        step(*args, **kwargs)
         print(f"first step ended at {time.time()!r}", flush=True)
-        os._exit(0)  # nothing is written: no weights, no state to resume from
+        os._exit(0)  # without writing weights or a snapshot
 
     setattr(TrainStep, "step", first)  # noqa: B010 - mypy forbids the assignment
     train.main()

@@ -1,6 +1,6 @@
-"""Time and memory of writing a beton by the number of images: the one grows, the other does not.
+"""Time and memory of writing a beton by the number of images.
 
-Each size runs in a process of its own, this module without what the parent needs of it.
+Each size runs in its own process: this module, which therefore imports little.
 """
 
 import json
@@ -10,38 +10,38 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.peers.betons import rows_of, write
+from benchmarks.peers.betons import index_rows, write
 
 if TYPE_CHECKING:
-    from benchmarks.peers.contest import Job
+    from benchmarks.peers.competitor import Job
 
 _TIMEOUT_S = 1800.0
 
 
 def growth(job: "Job", sizes: Sequence[int], rounds: int) -> dict[str, Any]:
-    """Seconds and peak megabytes of each size, the sizes by turns."""
-    from benchmarks.data.turns import FailedError, run_module
+    """Return seconds and peak megabytes of each size, all sizes once per round."""
+    from benchmarks.processes import FailedError, run_module
 
-    found: dict[str, Any] = {str(size): {"seconds": [], "peak_mb": []} for size in sizes}
-    for turn in range(rounds):
+    results: dict[str, Any] = {str(size): {"seconds": [], "peak_mb": []} for size in sizes}
+    for index in range(rounds):
         for size in sizes:
-            asked = [job.folder, *map(str, (job.originals, size, job.threads))]
+            numbers = map(str, (job.originals, size, job.threads))
             try:
-                output = run_module(["benchmarks.data.growth", *asked], _TIMEOUT_S)
+                output = run_module(["benchmarks.data.growth", job.folder, *numbers], _TIMEOUT_S)
             except FailedError as error:
-                return found | {str(size): {"failed": str(error)}}
+                return results | {str(size): {"failed": str(error)}}
             seconds, peak_mb = json.loads(output)
-            found[str(size)]["seconds"].append(seconds)
-            found[str(size)]["peak_mb"].append(peak_mb)
-            print(f"growth, round {turn}, {size}: {seconds:.1f} s, {peak_mb:.0f} MB", flush=True)
-    return found
+            results[str(size)]["seconds"].append(seconds)
+            results[str(size)]["peak_mb"].append(peak_mb)
+            print(f"growth, round {index}, {size}: {seconds:.1f} s, {peak_mb:.0f} MB", flush=True)
+    return results
 
 
 def main() -> None:
-    """Write one beton; print the seconds and the peak of this process in megabytes."""
+    """Write one beton; print the seconds and this process's peak memory in megabytes."""
     folder = Path(sys.argv[1])
     originals, count, threads = map(int, sys.argv[2:])
-    rows = rows_of(folder / "dense", originals, count)
+    rows = index_rows(folder / "dense", originals, count)
     path = folder / "growth.beton"
     started = time.perf_counter()
     write(path, rows, folder / "dense", "raw", threads)
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def _peak_mb() -> float:
-    """Peak of the resident memory; getrusage would count what the parent had when it forked."""
+    """Return the peak resident memory; getrusage would include the parent's at the fork."""
     lines = Path("/proc/self/status").read_text().splitlines()
     kilobytes = next(line.split()[1] for line in lines if line.startswith("VmHWM:"))
     return int(kilobytes) * 1024 / 1e6

@@ -1,4 +1,4 @@
-"""How long until training begins: the first step of `stages.train`, the imports of each stage."""
+"""Start-up times: to the end of the first step of `stages.train`, and of each stage's imports."""
 
 import json
 import subprocess
@@ -9,8 +9,8 @@ from typing import Any
 
 import safetensors
 
-from benchmarks.data.turns import ROOT, FailedError, run_module
-from benchmarks.peers.betons import rows_of, write
+from benchmarks.peers.betons import index_rows, write
+from benchmarks.processes import ROOT, FailedError, run_module
 from minet.core.cli import workers
 from minet.core.files import write_csv, write_json
 from minet.models.registry import MODELS
@@ -23,7 +23,7 @@ _TIMEOUT_S = 300.0
 
 
 def start(photos: Path, repeats: int) -> dict[str, Any]:
-    """Seconds to the end of the first step, from the process's start; of each stage's imports."""
+    """Return both times, `repeats` of each, in seconds; {"failed": reason} if training fails."""
     folder = photos.parent / "start"
     folder.mkdir()
     arguments = _inputs(photos, folder)
@@ -35,13 +35,12 @@ def start(photos: Path, repeats: int) -> dict[str, Any]:
             first.append(_first_step(arguments))
         except FailedError as error:
             return {"failed": str(error)}
-        for name, found in imports.items():
+        for name, result in imports.items():
             seconds, heavy = _import(None if name == "nothing" else f"stages.{name}")
-            found["seconds"].append(seconds)
-            found["imports"] = heavy
-    print(
-        f"start: first step after {', '.join(f'{seconds:.1f}' for seconds in first)} s", flush=True
-    )
+            result["seconds"].append(seconds)
+            result["imports"] = heavy
+    text = ", ".join(f"{seconds:.1f}" for seconds in first)
+    print(f"start: first step after {text} s", flush=True)
     return {
         "first_step_s": first,
         "model": "resnet18",
@@ -53,7 +52,7 @@ def start(photos: Path, repeats: int) -> dict[str, Any]:
 
 
 def _inputs(photos: Path, folder: Path) -> list[str]:
-    """Write what the stage reads; give its arguments. The settings are the committed ones."""
+    """Write the input files of stage `train`, with the committed settings; return its arguments."""
     params, problems = check_params(read_yaml(ROOT / "params.yaml"), MODELS)
     if params is None:
         raise ValueError("; ".join(problems))
@@ -64,29 +63,29 @@ def _inputs(photos: Path, folder: Path) -> list[str]:
     (folder / "initial.safetensors").write_bytes(safetensors.serialize({}))
     originals = len(list(photos.glob("*.jpg")))
     for split, count in (("train", _TRAIN), ("val", _VAL)):
-        rows = rows_of(photos, originals, count)
+        rows = index_rows(photos, originals, count)
         for row in rows:
             row["label"] = str(int(row["label"]) % _CLASSES)
         write(folder / f"{split}.beton", rows, photos, "raw", workers())
-    read = ("settings.json", "classes.csv", "initial.safetensors", "train.beton", "val.beton")
-    written = ("weights.safetensors", "metadata.json", "history.csv", "metrics.json", "speed.json")
-    files = [folder / name for name in (*read, *written)]
+    inputs = ("settings.json", "classes.csv", "initial.safetensors", "train.beton", "val.beton")
+    outputs = ("weights.safetensors", "metadata.json", "history.csv", "metrics.json", "speed.json")
+    files = [folder / name for name in (*inputs, *outputs)]
     return [part for file in files for part in (f"--{file.stem}", str(file))]
 
 
 def _first_step(arguments: list[str]) -> float:
-    """Give the seconds from before the process to the end of its first step."""
+    """Return the seconds from the start of the process to the end of its first step."""
     started = time.time()
     output = run_module(["benchmarks.data.first_step", *arguments], _TIMEOUT_S)
     return float(output.rsplit("first step ended at ", 1)[1]) - started
 
 
 def _import(module: str | None) -> tuple[float, list[str]]:
-    """Import a module in a fresh process; give the seconds of its life, what it brought along."""
+    """Import a module in a new process; return its seconds, and which of HEAVY it imported."""
     code = f"import sys, json\n{f'import {module}' if module else ''}\n"
     code += f"print(json.dumps([name for name in {HEAVY!r} if name in sys.modules]))"
     started = time.perf_counter()
-    done = subprocess.run(  # noqa: S603 - our own code
+    process = subprocess.run(  # noqa: S603 - our own code
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    return time.perf_counter() - started, json.loads(done.stdout)
+    return time.perf_counter() - started, json.loads(process.stdout)

@@ -1,4 +1,4 @@
-"""What minet's preparing costs by step: processor time of one thread alone."""
+"""Processor time of each step of writing a beton, on one thread."""
 
 import os
 import tempfile
@@ -17,19 +17,19 @@ STEPS = ("read", "digest of the file", "decode", "resize and sums", "digest of t
 
 
 def steps(folder: Path, repeats: int) -> dict[str, list[float]]:
-    """Milliseconds an image of each step, over all images of a folder, once a repeat."""
+    """Return milliseconds per image of each step, over all images of a folder, per repeat."""
     paths = sorted(folder.glob("*.jpg"))
-    found: dict[str, list[float]] = {name: [] for name in STEPS}
+    times: dict[str, list[float]] = {name: [] for name in STEPS}
     with tempfile.NamedTemporaryFile(dir=folder.parent) as file:
-        _once(paths[:8], file.fileno())  # numba compiles, buffers grow
+        _once(paths[:8], file.fileno())  # warm-up: compilation, allocation
         for _ in range(repeats):
             for name, milliseconds in _once(paths, file.fileno()).items():
-                found[name].append(milliseconds)
-    return found
+                times[name].append(milliseconds)
+    return times
 
 
 def _once(paths: list[Path], file: int) -> dict[str, float]:
-    """Do to each image what `write_beton` does, a clock after each step."""
+    """Do to each image what `write_beton` does; read the clock after each step."""
     buffers, pixels = DecodeBuffers(), np.empty((IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
     spent = dict.fromkeys(STEPS, 0)
     for number, path in enumerate(paths):

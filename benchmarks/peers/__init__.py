@@ -1,1 +1,1 @@
-"""The competitors of `benchmarks.data`, each measured in a process of its own."""
+"""The competitors of `benchmarks.data`, each measured in its own process."""

@@ -1,30 +1,30 @@
-"""Run one competitor: python -m benchmarks.peers FILE, where FILE says which and what to do.
+"""Run one competitor: python -m benchmarks.peers FILE.
 
-Reads {"group", "name", "action": "make" or "measure", "job"} and writes what it found beside it,
-as FILE.result: what libraries print goes where they print it.
+FILE holds {"group", "name", "action": "convert" or "measure", "job"}; the result is written beside
+it as FILE.result, because libraries print to standard output.
 """
 
 import os
 import sys
 from pathlib import Path
 
-from benchmarks.peers.contest import Job, measure
+from benchmarks.peers.competitor import Job, measure
 from benchmarks.peers.table import GROUPS
 from minet.core.files import read_json, write_json
 
 
 def main() -> None:
-    """Do what the file says."""
+    """Run the requested action."""
     path = Path(sys.argv[1])
-    asked = read_json(path)
-    competitor = GROUPS[asked["group"]][asked["name"]]
-    job = Job(**asked["job"])
-    os.chdir(job.folder)  # some libraries leave files where they stand
-    if asked["action"] == "measure":
+    request = read_json(path)
+    competitor = GROUPS[request["group"]][request["name"]]
+    job = Job(**request["job"])
+    os.chdir(job.folder)  # some libraries leave files in the working directory
+    if request["action"] == "measure":
         result = measure(competitor, job)
     else:
-        if competitor.make is not None:
-            competitor.make(job)
+        if competitor.convert is not None:
+            competitor.convert(job)
         result = {}
     write_json(path.with_suffix(".result"), result)
 

@@ -1,4 +1,4 @@
-"""Betons to measure with, and how they are written; no torch, which growth would count."""
+"""Write betons for the benchmarks; without torch, as `benchmarks.data.growth` measures memory."""
 
 from pathlib import Path
 from typing import Literal
@@ -12,8 +12,8 @@ IMAGE_SIZE, RESIZE_PX, JPEG_QUALITY = 224, 256, 90
 Storage = Literal["raw", "jpg"]
 
 
-def rows_of(folder: Path, originals: int, count: int) -> list[dict[str, str]]:
-    """Give the rows of an index of `count` images: the originals, as often as it takes.
+def index_rows(folder: Path, originals: int, count: int) -> list[dict[str, str]]:
+    """Return the rows of an index of `count` images: the originals, repeated.
 
     An image's label is its number.
     """
@@ -28,7 +28,7 @@ def rows_of(folder: Path, originals: int, count: int) -> list[dict[str, str]]:
 def write(
     path: Path, rows: list[dict[str, str]], root: Path, storage: Storage, threads: int
 ) -> None:
-    """Write a beton with its sidecar, as the stage does."""
+    """Write a beton and its sidecar, as stage `beton` does."""
     settings = BetonRunSettings(
         root=str(root),
         resize_px=RESIZE_PX,

@@ -1,7 +1,7 @@
-"""WebDataset, LitData and MosaicML Streaming: samples in large files, torch's workers.
+"""WebDataset, LitData and MosaicML Streaming: samples in large files, DataLoader workers.
 
-All three keep the JPEGs as they are. They decode with torchvision.io: LitData of itself, the others
-because it is the fastest of what they are documented with.
+All three store the JPEGs unchanged and decode them with torchvision.io: LitData by default, the
+others because it is the fastest decoder in their documentation.
 """
 
 from collections.abc import Mapping
@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from benchmarks.peers.contest import Batches, Competitor, Job, Opened, reading
+from benchmarks.peers.competitor import Batches, Competitor, Job, Runner, reader
 from benchmarks.peers.torch_loaders import worker_settings
+from minet.core.arrays import ceil_div
 
-_SHARDS_A_WORKER = 8  # enough to deal them out evenly and to shuffle them
-_BUFFER = 1000  # samples that WebDataset shuffles among, as its documentation has it
-_CHUNK = "64MB"  # LitData's documented choice
+_SHARDS_PER_WORKER = 8  # enough for an even distribution and for shuffling
+_BUFFER = 1000  # shuffle buffer of WebDataset in samples; the value of its documentation
+_CHUNK = "64MB"  # the value of LitData's documentation
 
 
 def decode(data: bytes) -> Tensor:
@@ -29,25 +30,25 @@ def decode(data: bytes) -> Tensor:
     return pixels
 
 
-def _make_tars(job: Job) -> None:
+def _convert_to_tars(job: Job) -> None:
     import webdataset
 
     folder = job.path("tars")
     folder.mkdir()
-    each = -(-job.count // (_SHARDS_A_WORKER * job.threads))
-    with webdataset.ShardWriter(str(folder / "%04d.tar"), maxcount=each, verbose=0) as sink:
+    samples = ceil_div(job.count, _SHARDS_PER_WORKER * job.threads)
+    with webdataset.ShardWriter(str(folder / "%04d.tar"), maxcount=samples, verbose=0) as sink:
         for number, path in enumerate(job.jpeg_paths()):
             sample = {"__key__": f"{number:06}", "jpg": Path(path).read_bytes(), "cls": number}
             sink.write(sample)
 
 
-def _open_tars(job: Job) -> Opened:
+def _open_tars(job: Job) -> Runner:
     import webdataset
 
     dataset = (
         webdataset.WebDataset(
             sorted(map(str, job.path("tars").glob("*.tar"))),
-            shardshuffle=_SHARDS_A_WORKER * job.threads,
+            shardshuffle=_SHARDS_PER_WORKER * job.threads,
             seed=0,
         )
         .shuffle(_BUFFER)
@@ -61,17 +62,17 @@ def _open_tars(job: Job) -> Opened:
         for images, numbers in loader:
             yield torch.as_tensor(images), torch.as_tensor(numbers)
 
-    return reading(batches)
+    return reader(batches)
 
 
 def lit_sample(numbered: tuple[int, str]) -> dict[str, Any]:
-    """Give what LitData stores: an opened JPEG, whose file it copies."""
+    """Return a sample for LitData: it copies the file of an opened JPEG."""
     from PIL import Image
 
     return {"image": Image.open(numbered[1]), "number": numbered[0]}
 
 
-def _make_chunks(job: Job) -> None:
+def _convert_to_chunks(job: Job) -> None:
     import litdata
 
     litdata.optimize(
@@ -83,7 +84,7 @@ def _make_chunks(job: Job) -> None:
     )
 
 
-def _open_chunks(job: Job) -> Opened:
+def _open_chunks(job: Job) -> Runner:
     import litdata
 
     dataset = litdata.StreamingDataset(str(job.path("chunks")), shuffle=True, drop_last=False)
@@ -93,10 +94,10 @@ def _open_chunks(job: Job) -> Opened:
         for batch in loader:
             yield batch["image"], batch["number"]
 
-    return reading(batches)
+    return reader(batches)
 
 
-def _make_shards(job: Job) -> None:
+def _convert_to_shards(job: Job) -> None:
     import streaming
 
     columns = {"image": "bytes", "number": "int"}
@@ -106,12 +107,12 @@ def _make_shards(job: Job) -> None:
 
 
 def collate(samples: list[Mapping[str, Any]]) -> tuple[Tensor, Tensor]:
-    """Decode in the worker, a batch at a time."""
+    """Decode a batch, in the worker."""
     images = torch.stack([decode(sample["image"]) for sample in samples])
     return images, torch.tensor([sample["number"] for sample in samples])
 
 
-def _open_shards(job: Job) -> Opened:
+def _open_shards(job: Job) -> Runner:
     import streaming
 
     streaming.base.util.clean_stale_shared_memory()
@@ -128,7 +129,7 @@ def _open_shards(job: Job) -> Opened:
     def batches() -> Batches:
         yield from loader
 
-    return reading(batches)
+    return reader(batches)
 
 
 _DECODED = "torchvision.io.decode_jpeg in persistent workers"
@@ -137,12 +138,12 @@ READ_JPG = {
     "WebDataset": Competitor(
         _open_tars,
         {
-            "how": f"{_SHARDS_A_WORKER} tar files a worker, shuffled, a buffer of {_BUFFER} "
+            "how": f"{_SHARDS_PER_WORKER} tar files per worker, shuffled, a buffer of {_BUFFER} "
             f"samples; {_DECODED}, batched there",
             "workers": "cores",
         },
         needs=("webdataset", "torchvision"),
-        make=_make_tars,
+        convert=_convert_to_tars,
         reference="decoded.npy",
     ),
     "LitData": Competitor(
@@ -153,18 +154,18 @@ READ_JPG = {
             "workers": "cores",
         },
         needs=("litdata", "torchvision"),
-        make=_make_chunks,
+        convert=_convert_to_chunks,
         reference="decoded.npy",
     ),
     "MosaicML Streaming": Competitor(
         _open_shards,
         {
-            "how": f"MDS, local, uncompressed, column of bytes, shuffle, batch size known; "
+            "how": f"MDS, local, uncompressed, column of bytes, shuffle, batch_size set; "
             f"{_DECODED}",
             "workers": "cores",
         },
         needs=("streaming", "torchvision"),
-        make=_make_shards,
+        convert=_convert_to_shards,
         reference="decoded.npy",
     ),
 }

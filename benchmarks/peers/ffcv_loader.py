@@ -1,28 +1,27 @@
-"""FFCV itself, without minet: its writer, and its loader over the betons that minet wrote."""
+"""FFCV without minet: its writer, and its loader on betons that minet wrote."""
 
 from typing import Any, Literal
 
 from PIL import Image
 
-from benchmarks.peers.contest import Batches, Competitor, Job, Opened, reading
+from benchmarks.peers.competitor import Batches, Competitor, Job, Runner, reader
 from benchmarks.peers.torch_loaders import reference_transform
 
 Storage = Literal["raw", "jpg"]
 
 
 class Originals:
-    """Originals as FFCV's writer wants them: an image and a label by number."""
+    """Data set for FFCV's writer: originals, transformed as the reference, and their numbers."""
 
     def __init__(self, paths: list[str]) -> None:
-        """Transform `paths` as the reference does."""
         self.paths, self.transform = paths, reference_transform()
 
     def __len__(self) -> int:
-        """Give how many there are."""
+        """Return the number of images."""
         return len(self.paths)
 
     def __getitem__(self, number: int) -> tuple[Image.Image, int]:
-        """Prepare one."""
+        """Return an image and its number."""
         with Image.open(self.paths[number]) as image:
             return self.transform(image.convert("RGB")), number
 
@@ -47,7 +46,7 @@ def _loader(job: Job, name: str, order: str) -> Any:
     )
 
 
-def _write(job: Job) -> Opened:
+def _write(job: Job) -> Runner:
     from ffcv.fields import IntField, RGBImageField
     from ffcv.writer import DatasetWriter
 
@@ -60,24 +59,24 @@ def _write(job: Job) -> Opened:
         writer.from_indexed_dataset(originals)
         return len(originals)
 
-    def look() -> Batches:
+    def batches() -> Batches:
         yield from _loader(job, path.name, "SEQUENTIAL")
 
-    return Opened(epoch, look)
+    return Runner(epoch, batches)
 
 
 def _reading(storage: Storage) -> Competitor:
-    def begin(job: Job) -> Opened:
+    def open_runner(job: Job) -> Runner:
         loader = _loader(job, f"{storage}.beton", "RANDOM")
 
         def batches() -> Batches:
             yield from loader
 
-        return reading(batches)
+        return reader(batches)
 
     how = "Loader, os_cache, RANDOM, drop_last=False; SimpleRGBImageDecoder, ToTensor, ToTorchImage"
     return Competitor(
-        begin,
+        open_runner,
         {"how": how, "workers": "cores (threads)"},
         needs=("ffcv.loader", "ffcv.transforms", "ffcv.fields.decoders"),
         reference="decoded.npy" if storage == "jpg" else "prepared.npy",

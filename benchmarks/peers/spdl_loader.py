@@ -1,4 +1,4 @@
-"""SPDL: a pipeline of threads, with its own decoder (FFmpeg) and with libjpeg-turbo."""
+"""SPDL: a thread pipeline, with its own decoder (FFmpeg) and with libjpeg-turbo."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.peers.betons import IMAGE_SIZE
-from benchmarks.peers.contest import Batches, Competitor, Job, Opened, reading
+from benchmarks.peers.competitor import Batches, Competitor, Job, Runner, reader
 
-Part = tuple[list[str], list[int]]  # files of a batch, their numbers
+Part = tuple[list[str], list[int]]  # files of a batch and their numbers
 Load = Callable[[Part], tuple[Tensor, Tensor]]
 
-# no resizing, which the default filter would do; only the conversion from YUV
+# YUV to RGB only; the default filter would also resize
 _FILTER = "format=pix_fmts=rgb24"
 
 
@@ -35,8 +35,8 @@ def _load_turbo(part: Part) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(images).permute(0, 3, 1, 2), torch.tensor(numbers)
 
 
-def _opening(load: Load) -> Callable[[Job], Opened]:
-    def begin(job: Job) -> Opened:
+def _loading(load: Load) -> Callable[[Job], Runner]:
+    def open_runner(job: Job) -> Runner:
         from spdl.pipeline import PipelineBuilder
 
         paths, epochs = job.jpeg_paths(), iter(range(1_000_000))
@@ -54,22 +54,22 @@ def _opening(load: Load) -> Callable[[Job], Opened]:
             with pipeline.auto_stop():
                 yield from pipeline
 
-        return reading(batches)
+        return reader(batches)
 
-    return begin
+    return open_runner
 
 
-_PIPELINE = "Pipeline, a batch a thread, as they are ready, shuffled"
+_PIPELINE = "Pipeline, one batch per thread, in order of completion, shuffled"
 
 READ_JPG = {
     "SPDL, FFmpeg": Competitor(
-        _opening(_load_ffmpeg),
+        _loading(_load_ffmpeg),
         {"how": f"{_PIPELINE}; spdl.io.load_image_batch", "threads": "cores"},
         needs=("spdl.io", "spdl.pipeline"),
         reference="decoded.npy",
     ),
     "SPDL, simplejpeg": Competitor(
-        _opening(_load_turbo),
+        _loading(_load_turbo),
         {"how": f"{_PIPELINE}; simplejpeg.decode_jpeg", "threads": "cores"},
         needs=("spdl.pipeline", "simplejpeg"),
         reference="decoded.npy",

@@ -1,7 +1,7 @@
-"""All competitors by group, in the order in which they take turns."""
+"""All competitors by group, in the order of their measurement."""
 
 from benchmarks.peers import containers, ffcv_loader, limits, ours, spdl_loader, torch_loaders
-from benchmarks.peers.contest import Competitor
+from benchmarks.peers.competitor import Competitor
 
 GROUPS: dict[str, dict[str, Competitor]] = {
     "prepare": {

@@ -1,1 +1,1 @@
-"""minet's training step beside the loops that people would use instead; run as a module."""
+"""minet's training step compared with other training loops; run as a module."""

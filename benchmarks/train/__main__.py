@@ -1,9 +1,9 @@
-"""Measure minet's training step and the loops beside it: python -m benchmarks.train.
+"""Compare minet's training step with other training loops: python -m benchmarks.train.
 
-Writes benchmarks/results/train-cpu.json, or train-<gpu>.json on a GPU, with every repeat; the part
-`epochs`, which trains every model and runs only when it is asked for, train-epochs-cpu.json.
-`make bench-train` brings the peers; one that is missing is recorded as failed. Less than 12 minutes
-on two cores, and as many for `epochs`; `--quick` is a trial of a minute whose figures mean nothing.
+Writes benchmarks/results/train-cpu.json, or train-<gpu>.json on a GPU, with every repeat. The part
+`epochs`, which trains every model and is off by default, writes train-epochs-cpu.json. `make
+bench-train` installs the competitors; a missing one is recorded as failed. Less than 12 minutes on
+two cores, and as many for `epochs`; `--quick` is a smoke test of a minute with meaningless figures.
 """
 
 import argparse
@@ -38,15 +38,15 @@ PARTS: dict[str, Callable[[Path, Size], dict[str, Any]]] = {
     "trace": measure_trace,
     "epochs": measure_epochs,
 }
-_USUAL = [part for part in PARTS if part != "epochs"]
+_DEFAULT_PARTS = [part for part in PARTS if part != "epochs"]
 _LIBRARIES = ("torch", "torchvision", "timm", "pytorch-lightning")
 _RESULTS = Path("benchmarks/results")
 
 
 def main() -> None:
-    """Measure what is asked for and print the tables; `epochs` has a record of its own."""
+    """Measure the selected parts and print the tables; `epochs` has its own record."""
     args = _arguments()
-    if args.quick:  # threads that wait for a core which others use would take minutes
+    if args.quick:  # oversubscribed cores would make it take minutes
         os.environ["OMP_NUM_THREADS"] = "1"
     gpu = torch.cuda.is_available()
     size = size_for(quick=args.quick, gpu=gpu).only(args.models, args.batch)
@@ -67,11 +67,15 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a trial of a minute")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=_USUAL)
-    parser.add_argument("--models", nargs="+", choices=MODELS, help="by default all of a part")
-    parser.add_argument("--batch", nargs="+", type=int, help="of the loops; by default all sizes")
-    parser.add_argument("--extend", action="store_true", help="keep what the record has besides")
+    parser.add_argument("--quick", action="store_true", help="a smoke test of a minute")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=_DEFAULT_PARTS)
+    parser.add_argument("--models", nargs="+", choices=MODELS, help="default: all models of a part")
+    parser.add_argument(
+        "--batch", nargs="+", type=int, help="batch sizes of the loops; default: all"
+    )
+    parser.add_argument(
+        "--extend", action="store_true", help="keep the record's other measurements"
+    )
     parser.add_argument("--out", type=Path, help="the folder of the records")
     return parser.parse_args()
 
@@ -79,29 +83,27 @@ def _arguments() -> argparse.Namespace:
 def _measured(
     path: Path, parts: Sequence[str], size: Size, *, quick: bool, extend: bool
 ) -> dict[str, Any]:
-    """Measure the parts of a record, which is whole on the disk after each."""
-    installed = {one.name.lower(): one.version for one in distributions()}
+    """Measure the parts of a record, which is written after each."""
+    installed = {package.name.lower(): package.version for package in distributions()}
     record: dict[str, Any] = {
         "machine": machine(),
         "versions": {name: installed.get(name) for name in _LIBRARIES},
         "settings": {"quick": quick, "size": size.record()},
     }
     if "epochs" not in parts:
-        record["settings"]["competitors"] = _contestants()
-    before = read_json(path) if extend and path.exists() else {}
-    if before and before["machine"] != record["machine"]:
-        raise ValueError(f"{path} is of another machine: {before['machine']}")
-    record |= {part: before[part] for part in PARTS if part in before}
+        record["settings"]["competitors"] = {
+            name: dict(competitor.settings) for name, competitor in COMPETITORS.items()
+        }
+    earlier = read_json(path) if extend and path.exists() else {}
+    if earlier and earlier["machine"] != record["machine"]:
+        raise ValueError(f"{path} is of another machine: {earlier['machine']}")
+    record |= {part: earlier[part] for part in PARTS if part in earlier}
     with tempfile.TemporaryDirectory(prefix="minet-bench-") as scratch:
         for part in parts:
-            found = PARTS[part](Path(scratch), size)
-            record[part] = (record.get(part) or {}) | found
+            results = PARTS[part](Path(scratch), size)
+            record[part] = (record.get(part) or {}) | results
             write_json(path, record)
     return record
-
-
-def _contestants() -> dict[str, dict[str, str]]:
-    return {name: dict(competitor.settings) for name, competitor in COMPETITORS.items()}
 
 
 if __name__ == "__main__":

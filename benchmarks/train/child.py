@@ -1,7 +1,7 @@
-"""Measure one thing in this process: python -m benchmarks.train.child FILE.
+"""Measure one part in this process: python -m benchmarks.train.child FILE.
 
-Reads {"part", ...} and writes what it found beside it, as FILE.result: what libraries print goes
-where they print it.
+FILE holds {"part", ...}; the record is written beside it as FILE.result, because libraries print to
+standard output.
 """
 
 import os
@@ -10,26 +10,23 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.train.competitors import measure as one_loop
-from benchmarks.train.mfu import measure as operations
-from benchmarks.train.stall import measure as waiting
-from benchmarks.train.trace import measure as kinds
+from benchmarks.train import competitors, mfu, stall, trace
 from minet.core.files import read_json, write_json
 
 _PARTS: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
-    "loops": one_loop,
-    "stall": waiting,
-    "mfu": operations,
-    "trace": kinds,
+    "loops": competitors.measure,
+    "stall": stall.measure,
+    "mfu": mfu.measure,
+    "trace": trace.measure,
 }
 
 
 def main() -> None:
-    """Do what the file says."""
+    """Measure the requested part."""
     path = Path(sys.argv[1])
-    asked = read_json(path)
-    os.chdir(path.parent)  # some libraries leave files where they stand
-    write_json(path.with_suffix(".result"), _PARTS[asked["part"]](asked))
+    request = read_json(path)
+    os.chdir(path.parent)  # some libraries leave files in the working directory
+    write_json(path.with_suffix(".result"), _PARTS[request["part"]](request))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Who trains: minet, and the loops that people would use instead."""
+"""The training loops that are compared: minet's and its alternatives."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from benchmarks.train import lightning_loop, ours, torch_loops
-from benchmarks.train.job import Clock, Job, own_device
+from benchmarks.train.job import Clock, Job, default_device
 
 
 @dataclass(frozen=True)
@@ -15,26 +15,26 @@ class Competitor:
     """One way to train."""
 
     train: Callable[[Job, torch.device, Clock], None]
-    settings: Mapping[str, str]  # what it was set to, in words
+    settings: Mapping[str, str]  # its configuration in words
     gpu_only: bool = False
 
 
 _FLOAT = "float32 on a CPU"
-_GIVEN = "float32, normalised"
+_NORMALIZED = "float32, normalized"
 
 COMPETITORS = {
     "minet": Competitor(
         ours.train,
         {
-            "how": "TrainStep.step on stored images (uint8), normalised on the device; hits counted; "
-            "channels-last, fused SGD, freed memory kept",
+            "how": "TrainStep.step on uint8 images, normalized on the device; correct predictions "
+            "counted; channels-last, fused SGD, freed memory kept",
             "precision": f"bfloat16 and compiled on a GPU, {_FLOAT}",
         },
     ),
     "minet, augmented": Competitor(
         ours.train_augmented,
         {
-            "how": "the same, each image cropped, resized and mirrored on the device as in "
+            "how": "the same; each image cropped, resized and flipped on the device as in "
             "params.yaml",
             "precision": f"bfloat16 and compiled on a GPU, {_FLOAT}",
         },
@@ -43,8 +43,8 @@ COMPETITORS = {
         torch_loops.train_torchvision,
         {
             "how": "as its classification reference: channels-first, loss and accuracies read "
-            "every step",
-            "images": _GIVEN,
+            "at every step",
+            "images": _NORMALIZED,
             "precision": f"float16 and GradScaler on a GPU, {_FLOAT}",
         },
     ),
@@ -53,37 +53,37 @@ COMPETITORS = {
         {
             "how": "as its script with --channels-last: ClassificationTask, create_optimizer_v2, "
             "loss read every 50 steps",
-            "images": _GIVEN,
+            "images": _NORMALIZED,
             "precision": f"bfloat16 on a GPU, {_FLOAT}",
         },
     ),
     "timm, compiled": Competitor(
         torch_loops.train_timm_compiled,
-        {"how": "the same with --torchcompile", "images": _GIVEN, "precision": "bfloat16"},
+        {"how": "the same with --torchcompile", "images": _NORMALIZED, "precision": "bfloat16"},
         gpu_only=True,
     ),
     "Lightning": Competitor(
         lightning_loop.train,
         {
             "how": "Trainer.fit without logger, checkpoints, progress bar; channels-first",
-            "images": _GIVEN,
+            "images": _NORMALIZED,
             "precision": f"bf16-mixed on a GPU, {_FLOAT}",
         },
     ),
 }
 
 
-def taking_part() -> list[str]:
-    """Names of those that this device is for."""
-    gpu = own_device().type == "cuda"
+def for_device() -> list[str]:
+    """Return the names of the competitors that this device can run."""
+    gpu = default_device().type == "cuda"
     return [name for name, one in COMPETITORS.items() if gpu or not one.gpu_only]
 
 
-def measure(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Let one competitor train; give seconds and images of each repeat, the loss of each step."""
-    job, device = Job(**asked["job"]), own_device()
+def measure(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Train with one competitor; return images and seconds of the repeats, losses of the steps."""
+    job, device = Job(**request["job"]), default_device()
     clock = Clock(job, device)
-    COMPETITORS[asked["name"]].train(job, device, clock)
+    COMPETITORS[request["name"]].train(job, device, clock)
     return {
         "images": job.batch_size * job.steps,
         "seconds": clock.seconds(),

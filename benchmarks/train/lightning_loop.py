@@ -1,4 +1,4 @@
-"""PyTorch Lightning's Trainer, told to do nothing but train."""
+"""PyTorch Lightning's Trainer, configured to train only."""
 
 import logging
 import warnings
@@ -9,30 +9,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own idiom
 
-from benchmarks.train.job import Clock, Job, in_turn, model_of, ready_batches
+from benchmarks.train.job import Clock, Job, build_model, cycled, float_batches
 
 
-class _Ready:
-    """Stands where a DataLoader would: the same batches, which lie on the device."""
+class _Batches:
+    """Replaces a DataLoader: the common batches, on the device."""
 
     def __init__(self, job: Job, device: torch.device) -> None:
-        self._steps, self._batches = (
-            job.all_steps,
-            ready_batches(job, device, torch.contiguous_format),
-        )
+        self._steps = job.all_steps
+        self._batches = float_batches(job, device, torch.contiguous_format)
 
     def __len__(self) -> int:
         return self._steps
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return in_turn(self._batches, self._steps)
+        return cycled(self._batches, self._steps)
 
 
 def train(job: Job, device: torch.device, clock: Clock) -> None:
     """Fit a LightningModule for one epoch of all steps."""
     import pytorch_lightning as lightning
 
-    warnings.filterwarnings("ignore", module="pytorch_lightning")  # of workers and loggers
+    warnings.filterwarnings("ignore", module="pytorch_lightning")  # about workers and loggers
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     gpu = device.type == "cuda"
 
@@ -62,4 +60,4 @@ def train(job: Job, device: torch.device, clock: Clock) -> None:
         enable_model_summary=False,
         benchmark=True,
     )
-    trainer.fit(Module(model_of(job)), _Ready(job, device))
+    trainer.fit(Module(build_model(job)), _Batches(job, device))

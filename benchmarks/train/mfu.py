@@ -1,4 +1,4 @@
-"""How much of the device's arithmetic minet's step uses."""
+"""Model FLOPs utilization (MFU) of minet's training step."""
 
 from collections.abc import Callable, Mapping
 from itertools import pairwise
@@ -8,32 +8,30 @@ import torch
 from torch.nn import functional as F  # noqa: N812 - torch's own idiom
 
 from benchmarks.train import ours
-from benchmarks.train.job import CLASSES, Clock, Job, model_of, now, own_device
+from benchmarks.train.job import CLASSES, Clock, Job, build_model, default_device, now
 from minet.cost.counter import count_costs
 
-# dense bfloat16 with float32 sums, multiplies and adds a second, by a part of the GPU's name; the
-# first that fits counts. NVIDIA's data sheets print twice as much, which is with sparsity.
+# dense bfloat16 with float32 accumulation, FLOP/s, by a part of the GPU's name; the first match
+# counts. NVIDIA's data sheets print the doubled figures with sparsity.
 PEAKS: dict[str, tuple[float, str]] = {
     "H100 PCIe": (756e12, "NVIDIA H100 data sheet, PCIe: 1,513 TFLOPS with sparsity"),
     "H100": (989e12, "NVIDIA H100 data sheet, SXM: 1,979 TFLOPS with sparsity"),
     "H200": (989e12, "NVIDIA H200 data sheet: 1,979 TFLOPS with sparsity"),
     "A100": (312e12, "NVIDIA A100 data sheet: 624 TFLOPS with sparsity"),
 }
-_PASSES = 3  # forward; backward to inputs and to weights
+_PASSES = 3  # forward; backward for inputs and for weights
+_CHANNELS, _IMAGE_PX, _KERNEL_PX = 256, 28, 3  # of the convolution that measures the peak
 
 
-_PLANES, _IMAGE_PX, _KERNEL_PX = 256, 28, 3  # of the convolution that stands for the fastest
-
-
-def measure(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Give what the peak's share follows from: images a second, operations, the peak."""
-    job, device = Job(**asked["job"]), own_device()
+def measure(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return images per second, operations per image and the device's peak."""
+    job, device = Job(**request["job"]), default_device()
     clock = Clock(job, device)
-    before = _measured_peaks(asked["product_side"], device)
+    first = _measured_peaks(request["product_side"], device)
     ours.train(job, device, clock)
-    after = _measured_peaks(asked["product_side"], device)
-    measured = {name: [*rates, *after[name]] for name, rates in before.items()}
-    macs = count_costs(model_of(job), channels=3, image_size=job.image_size)["macs"]
+    second = _measured_peaks(request["product_side"], device)
+    measured = {name: [*rates, *second[name]] for name, rates in first.items()}
+    macs = count_costs(build_model(job), channels=3, image_size=job.image_size)["macs"]
     peak, source = _peak(measured, device)
     return {
         "batch_size": job.batch_size,
@@ -43,36 +41,36 @@ def measure(asked: Mapping[str, Any]) -> dict[str, Any]:
         "step_flops": _PASSES * 2 * macs,
         "peak_flops_per_s": peak,
         "peak_source": source,
-        "product_side": asked["product_side"],
+        "product_side": request["product_side"],
         "measured_flops_per_s": measured,
     }
 
 
 def _peak(measured: Mapping[str, list[float]], device: torch.device) -> tuple[float, str]:
-    """Give the peak, of the table if the device is in it, and where it is from."""
+    """Return the peak in FLOP/s and its source: the table, or else the measurement."""
     name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
     fastest = max(max(rates) for rates in measured.values())
-    own = (fastest, "the fastest product or convolution of this run")
-    return next((peak for part, peak in PEAKS.items() if part in name), own)
+    default = (fastest, "the fastest product or convolution of this run")
+    return next((peak for part, peak in PEAKS.items() if part in name), default)
 
 
 def _measured_peaks(side: int, device: torch.device) -> dict[str, list[float]]:
-    """Operations a second of a product of matrices and of a convolution, both large.
+    """Return FLOP/s of a large matrix product and of a large convolution.
 
-    On a CPU two libraries do them, and either may be the faster by far: MKL has no AVX-512 for
-    processors of others than Intel, oneDNN has.
+    On a CPU two libraries compute them, and either may be much faster: MKL uses AVX-512 on Intel's
+    processors only, oneDNN on all.
     """
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    one, other = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     count = max(1, side // 128)
-    shape = (count, _PLANES, _IMAGE_PX, _IMAGE_PX)
+    shape = (count, _CHANNELS, _IMAGE_PX, _IMAGE_PX)
     images = torch.randn(shape, device=device, dtype=dtype)
     images = images.contiguous(memory_format=torch.channels_last)
-    kernels = torch.randn(_PLANES, _PLANES, _KERNEL_PX, _KERNEL_PX, device=device, dtype=dtype)
+    kernels = torch.randn(_CHANNELS, _CHANNELS, _KERNEL_PX, _KERNEL_PX, device=device, dtype=dtype)
     kernels = kernels.contiguous(memory_format=torch.channels_last)
-    macs = count * (_PLANES * _IMAGE_PX * _KERNEL_PX) ** 2
+    macs = count * (_CHANNELS * _IMAGE_PX * _KERNEL_PX) ** 2
     return {
-        "product": _rates(lambda: torch.mm(one, other), 2 * side**3, device),
+        "product": _rates(lambda: torch.mm(a, b), 2 * side**3, device),
         "convolution": _rates(lambda: F.conv2d(images, kernels, padding=1), 2 * macs, device),
     }
 
@@ -80,9 +78,9 @@ def _measured_peaks(side: int, device: torch.device) -> dict[str, list[float]]:
 def _rates(
     call: Callable[[], object], operations: int, device: torch.device, repeats: int = 3
 ) -> list[float]:
-    """Operations a second of a call, after a first one."""
+    """Return operations per second of each repeat of a call, after a warm-up call."""
     marks = []
     for _ in range(1 + repeats):
         call()
         marks.append(now(device))
-    return [operations / (after - before) for before, after in pairwise(marks)]
+    return [operations / (end - start) for start, end in pairwise(marks)]

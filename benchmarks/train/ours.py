@@ -1,4 +1,4 @@
-"""minet's own step, with what `stages.train` does before the first one."""
+"""minet's training step, set up as in `stages.train`."""
 
 from collections.abc import Iterator
 
@@ -7,11 +7,11 @@ import torch
 from benchmarks.train.job import (
     Clock,
     Job,
-    in_turn,
-    input_form,
-    model_of,
+    build_model,
+    cycled,
+    input_spec,
     recipe_of,
-    stored_batches,
+    uint8_batches,
 )
 from minet.augment.plan import plan_epoch
 from minet.augment.transforms import AugmentParams
@@ -22,12 +22,12 @@ from minet.train.step import TrainStep, configure_backends
 
 
 def train(job: Job, device: torch.device, clock: Clock) -> None:
-    """Train on stored images as they are."""
+    """Train on uint8 images without augmentation."""
     _train(job, device, clock, augmented=False)
 
 
 def train_augmented(job: Job, device: torch.device, clock: Clock) -> None:
-    """Train on stored images, each cropped, resized and mirrored on the device."""
+    """Train on uint8 images, each cropped, resized and flipped on the device."""
     _train(job, device, clock, augmented=True)
 
 
@@ -41,11 +41,11 @@ def _train(job: Job, device: torch.device, clock: Clock, *, augmented: bool) -> 
 
 
 def ready_engine(job: Job, device: torch.device, *, augmented: bool) -> TrainStep:
-    """Do what `stages.train` does before it trains."""
+    """Build a TrainStep as `stages.train` does."""
     keep_freed_memory()
     recipe = recipe_of(job, augmented=augmented)
     configure_backends(recipe, device)
-    engine = TrainStep(model_of(job), recipe, input_form(job), device)
+    engine = TrainStep(build_model(job), recipe, input_spec(job), device)
     engine.model.train()
     return engine
 
@@ -53,11 +53,11 @@ def ready_engine(job: Job, device: torch.device, *, augmented: bool) -> TrainSte
 def steps(
     job: Job, device: torch.device, *, augmented: bool
 ) -> Iterator[tuple[Batch, AugmentParams]]:
-    """Give what each step takes: stored images and what is drawn for them."""
+    """Yield a batch of uint8 images and its augmentation parameters for each step."""
     recipe, count = recipe_of(job, augmented=augmented), job.batch_size * job.batches
     plan = plan_epoch(count, job.image_size, recipe.augment, job.seed, 0)
     draws = AugmentParams.of(plan, all_indices(count), device)
-    for step, (images, labels) in enumerate(in_turn(stored_batches(job, device), job.all_steps)):
+    for step, (images, labels) in enumerate(cycled(uint8_batches(job, device), job.all_steps)):
         first = step % job.batches * job.batch_size
         indices = all_indices(count)[first : first + job.batch_size]
         yield Batch(images, labels, indices), draws.part(first, job.batch_size)

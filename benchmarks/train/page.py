@@ -1,4 +1,4 @@
-"""Tables of benchmarks/results/train-*.json for documents."""
+"""Markdown tables of benchmarks/results/train-*.json."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ Record = Mapping[str, Any]
 
 
 def train_tables(folder: Path) -> dict[str, str]:
-    """Give each table of the records that there are, by a name for its place in a document."""
+    """Return the tables of all records in a folder by their marker names."""
     records = {path.stem: read_json(path) for path in sorted(folder.glob("train-*.json"))}
     return {
         name: text
@@ -22,7 +22,7 @@ def train_tables(folder: Path) -> dict[str, str]:
 
 
 def tables(stem: str, record: Record) -> dict[str, str]:
-    """Give the tables of one record, "<stem> <part>" each."""
+    """Return the tables of one record, named "<stem> <part>"."""
     makers = {
         "loops": loops_table,
         "stall": stall_table,
@@ -34,82 +34,84 @@ def tables(stem: str, record: Record) -> dict[str, str]:
 
 
 def loops_table(sizes: Record) -> str:
-    """Images a second of each loop, and minet's over the fastest of the others."""
-    names = list(dict.fromkeys(name for found in sizes.values() for name in found["competitors"]))
+    """Return images per second of each loop, and minet's relative to the fastest competitor."""
+    names = list(dict.fromkeys(name for size in sizes.values() for name in size["competitors"]))
     rows, reasons = [], []
-    for found in sizes.values():
-        loops = found["competitors"]
+    for size in sizes.values():
+        loops = size["competitors"]
         reasons += [
-            f"{name}, {found['model']}, batch {found['batch_size']}: {loop['failed']}"
+            f"{name}, {size['model']}, batch {size['batch_size']}: {loop['failed']}"
             for name, loop in loops.items()
             if "failed" in loop
         ]
         cells = [_rates(loops.get(name, {})) for name in names]
-        rows.append((found["model"], found["batch_size"], *cells, _lead(loops)))
-    ours = (f"**{name}**" if name.startswith("minet") else name for name in names)
-    text = table(("model", "batch", *ours, "minet / best peer"), rows)
+        rows.append((size["model"], size["batch_size"], *cells, _lead(loops)))
+    labels = (f"**{name}**" if name.startswith("minet") else name for name in names)
+    text = table(("model", "batch", *labels, "minet / best peer"), rows)
     return "\n".join([text, *(f"\nFailed: {reason}" for reason in reasons)])
 
 
 def stall_table(models: Record) -> str:
-    """Images a second of the bare step and of minet's loop, and their ratio round by round."""
+    """Return images per second of the bare step and of minet's loop; ratios per round."""
     rows: list[Sequence[object]] = []
-    for model, found in models.items():
-        if "failed" in found:
-            rows.append((model, f"failed: {found['failed']}", *[""] * 4))
+    for model, result in models.items():
+        if "failed" in result:
+            rows.append((model, f"failed: {result['failed']}", *[""] * 4))
             continue
-        rates = found["images_per_s"]
+        rates = result["images_per_s"]
         cells = [spread(rates["memory"], 1)]
-        for way in ("stream", "resident"):
-            ratios = [a / b for a, b in zip(rates[way], rates["memory"], strict=True)]
-            cells += [spread(rates[way], 1), spread(ratios, 3)]
+        for cache in ("stream", "resident"):
+            ratios = [a / b for a, b in zip(rates[cache], rates["memory"], strict=True)]
+            cells += [spread(rates[cache], 1), spread(ratios, 3)]
         rows.append((model, *cells))
     return table(("images/s", "bare step", "streamed", "ratio", "resident", "ratio"), rows)
 
 
 def mfu_table(models: Record) -> str:
-    """Show what of the device's peak minet's step uses, in 10^9 operations a second."""
+    """Return the achieved and the peak GFLOP/s of minet's step, and their ratio."""
     rows: list[Sequence[object]] = []
-    for name, found in models.items():
-        if "failed" in found:
-            rows.append((name, f"failed: {found['failed']}", *[""] * 3))
+    for name, result in models.items():
+        if "failed" in result:
+            rows.append((name, f"failed: {result['failed']}", *[""] * 3))
             continue
-        peak, rates = found["peak_flops_per_s"], found["images_per_s"]
-        done = [rate * found["step_flops"] for rate in rates]
+        peak, rates = result["peak_flops_per_s"], result["images_per_s"]
+        achieved = [rate * result["step_flops"] for rate in rates]
         rows.append(
             (
-                *(name, spread(rates, 1), spread([one / 1e9 for one in done])),
-                *(f"{peak / 1e9:,.0f}", f"{median(done) / peak:.0%}"),
+                name,
+                spread(rates, 1),
+                spread([flops / 1e9 for flops in achieved]),
+                f"{peak / 1e9:,.0f}",
+                f"{median(achieved) / peak:.0%}",
             )
         )
-    return table(("", "images/s", "GFLOP/s", "peak, GFLOP/s", "share"), rows)
+    return table(("", "images/s", "GFLOP/s", "peak, GFLOP/s", "MFU"), rows)
 
 
 def trace_table(models: Record) -> str:
-    """Shares of the profiled time of a step by kind of operation, a column a model."""
-    found = {name: one["ms_by_kind"] for name, one in models.items() if "failed" not in one}
+    """Return percentages of a step's profiled time by kind of operation, a column per model."""
+    times = {name: one["ms_by_kind"] for name, one in models.items() if "failed" not in one}
     kinds = sorted(
-        {kind for spent in found.values() for kind in spent},
-        key=lambda kind: (kind == "other", -max(spent[kind] for spent in found.values())),
+        {kind for ms in times.values() for kind in ms},
+        key=lambda kind: (kind == "other", -max(ms[kind] for ms in times.values())),
     )
     rows: list[Sequence[object]] = [
-        (kind, *(f"{spent[kind] / sum(spent.values()):.1%}" for spent in found.values()))
-        for kind in kinds
+        (kind, *(f"{ms[kind] / sum(ms.values()):.1%}" for ms in times.values())) for kind in kinds
     ]
-    whole = (f"{models[name]['step_ms']:,.1f}" for name in found)
-    return table(("", *found), [*rows, ("ms of the step, not profiled", *whole)])
+    steps = (f"{models[name]['step_ms']:,.1f}" for name in times)
+    return table(("", *times), [*rows, ("ms per step, without profiler", *steps)])
 
 
 def epochs_table(models: Record) -> str:
-    """Seconds an epoch of each model, validation included."""
+    """Return seconds per epoch of each model, validation included."""
     rows: list[Sequence[object]] = []
-    for name, found in models.items():
-        if "failed" in found:
-            rows.append((f"`{name}`", f"failed: {found['failed']}", *[""] * 3))
+    for name, result in models.items():
+        if "failed" in result:
+            rows.append((f"`{name}`", f"failed: {result['failed']}", *[""] * 3))
             continue
-        seconds = (f"{found[key]:.1f}" for key in ("epoch_s_first", "epoch_s_median"))
-        rate = f"{found['train_images_per_s']:,.0f}"
-        rows.append((f"`{name}`", found["input_px"], *seconds, rate))
+        seconds = (f"{result[key]:.1f}" for key in ("epoch_s_first", "epoch_s_median"))
+        rate = f"{result['train_images_per_s']:,.0f}"
+        rows.append((f"`{name}`", result["input_px"], *seconds, rate))
     return table(("model", "px", "first epoch, s", "median, s", "images/s"), rows)
 
 
@@ -120,7 +122,7 @@ def _rates(loop: Record) -> str:
 
 
 def _lead(loops: Record) -> str:
-    """Median of minet's rate over that of the fastest peer."""
+    """Return minet's median rate relative to the fastest competitor's."""
     rates = {
         name: median(loop["images_per_s"]) for name, loop in loops.items() if "failed" not in loop
     }

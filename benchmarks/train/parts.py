@@ -1,35 +1,35 @@
-"""The parts of the benchmark, each measured in processes of its own below a folder."""
+"""The parts of the benchmark, measured in child processes; `folder` is their scratch folder."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.train.competitors import taking_part
+from benchmarks.train.competitors import for_device
 from benchmarks.train.epochs import epochs
+from benchmarks.train.rounds import measure_in_child, run_rounds
 from benchmarks.train.sizes import Size
 from benchmarks.train.stall import write_beton
-from benchmarks.train.turns import ask_or_say, by_turns
 
 
 def measure_loops(folder: Path, size: Size) -> dict[str, Any]:
-    """Images a second of each loop, by model and batch size."""
-    found = {}
+    """Return images per second of each loop, by model and batch size."""
+    results = {}
     for model, batches in size.batches.items():
         for batch_size in batches:
             job = size.job(model, batch_size)
-            loops = by_turns(folder, taking_part(), job, size.rounds, size.timeout_s)
-            found[f"{model}, batch {batch_size}"] = {
+            loops = run_rounds(folder, for_device(), job, size.rounds, size.timeout_s)
+            results[f"{model}, batch {batch_size}"] = {
                 "model": model,
                 "batch_size": batch_size,
                 "competitors": loops,
             }
-    return found
+    return results
 
 
 def measure_stall(folder: Path, size: Size) -> dict[str, Any]:
-    """Images a second of minet's loop beside its bare step, by model."""
+    """Return images per second of minet's loop and of its bare step, by model."""
     beton = write_beton(folder, size.stall_images)
-    return _asked(
+    return _measure(
         "stall",
         folder,
         size,
@@ -44,8 +44,8 @@ def measure_stall(folder: Path, size: Size) -> dict[str, Any]:
 
 
 def measure_mfu(folder: Path, size: Size) -> dict[str, Any]:
-    """How much of the device's arithmetic minet's step uses, by model."""
-    return _asked(
+    """Return the figures of minet's FLOPs utilization, by model."""
+    return _measure(
         "mfu",
         folder,
         size,
@@ -60,8 +60,8 @@ def measure_mfu(folder: Path, size: Size) -> dict[str, Any]:
 
 
 def measure_trace(folder: Path, size: Size) -> dict[str, Any]:
-    """Where the time of minet's step goes, by model."""
-    return _asked(
+    """Return milliseconds of minet's step by kind of operation, by model."""
+    return _measure(
         "trace",
         folder,
         size,
@@ -73,15 +73,15 @@ def measure_trace(folder: Path, size: Size) -> dict[str, Any]:
 
 
 def measure_epochs(folder: Path, size: Size) -> dict[str, Any]:
-    """Seconds an epoch of every model, on the sample."""
+    """Return the speed of every model's training on the sample."""
     return epochs(folder, size.epoch_models, size.epochs, size.epoch_images, size.timeout_s)
 
 
-def _asked(
-    part: str, folder: Path, size: Size, jobs: Mapping[str, Mapping[str, Any]]
+def _measure(
+    part: str, folder: Path, size: Size, requests: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    found = {}
-    for model, job in jobs.items():
-        found[model] = ask_or_say(folder, part, size.timeout_s, **job)
-        print(f"{part}, {model}: {found[model].get('failed', 'measured')}", flush=True)
-    return found
+    results = {}
+    for model, request in requests.items():
+        results[model] = measure_in_child(folder, part, size.timeout_s, **request)
+        print(f"{part}, {model}: {results[model].get('failed', 'measured')}", flush=True)
+    return results

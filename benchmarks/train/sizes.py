@@ -1,4 +1,4 @@
-"""How much is measured: in full on a CPU or a GPU, or as a trial."""
+"""Amount of work: a full run on a CPU or a GPU, or a smoke test."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -10,46 +10,46 @@ from minet.models.registry import MODELS
 
 @dataclass(frozen=True)
 class Size:
-    """How much of each part; batches are numbers of images."""
+    """Amount of work of each part; batches are batch sizes."""
 
     image_size: int
     batches: Mapping[str, tuple[int, ...]]  # of the loops, by model
-    rounds: int  # of all loops by turns
-    warm_up: int  # steps of a turn before the clock
-    repeats: int  # of a turn
-    steps: int  # of a repeat
-    stalled: Mapping[str, int]  # batch by model
-    stall_images: int  # of an epoch
+    rounds: int  # each runs every loop once
+    warm_up: int  # steps that are not timed, per process
+    repeats: int  # per process
+    steps: int  # per repeat
+    stalled: Mapping[str, int]  # batch size by model of stall
+    stall_images: int  # per epoch
     stall_rounds: int
-    counted: Mapping[str, int]  # batch by model of mfu and trace
-    product_side: int  # of the matrices whose product gives a CPU's peak
+    counted: Mapping[str, int]  # batch size by model of mfu and trace
+    product_side: int  # of the square matrices whose product measures the peak
     timeout_s: float  # of one process
     epoch_models: tuple[str, ...] = tuple(MODELS)
     epochs: int = 2
-    epoch_images: int | None = None  # None: as many as params.yaml says
-    different: int = field(default=2, kw_only=True)  # batches, which come again and again
+    epoch_images: int | None = None  # None: as in params.yaml
+    different: int = field(default=2, kw_only=True)  # number of batches, used cyclically
 
     def job(self, model: str, batch_size: int, **changes: Any) -> Job:
-        """Give the job of a model at a batch size."""
-        usual = {"warm_up": self.warm_up, "repeats": self.repeats, "steps": self.steps}
-        return Job(model, batch_size, self.image_size, self.different, **{**usual, **changes})
+        """Return the job of a model at a batch size."""
+        defaults = {"warm_up": self.warm_up, "repeats": self.repeats, "steps": self.steps}
+        return Job(model, batch_size, self.image_size, self.different, **{**defaults, **changes})
 
     def record(self) -> dict[str, Any]:
-        """Give it as plain data."""
+        """Return the fields as a dict."""
         return asdict(self)
 
     def only(self, models: Collection[str] | None, batches: Collection[int] | None) -> "Size":
-        """Leave out the models and the batch sizes of the loops that are not asked for."""
+        """Return the size limited to some models and batch sizes of the loops; None: all."""
         chosen = self
         if models is not None:
-            kept: dict[str, Any] = {
+            limited: dict[str, Any] = {
                 name: {
                     model: batch for model, batch in getattr(self, name).items() if model in models
                 }
                 for name in ("batches", "stalled", "counted")
             }
-            named = tuple(model for model in self.epoch_models if model in models)
-            chosen = replace(self, **kept, epoch_models=named)
+            epoch_models = tuple(model for model in self.epoch_models if model in models)
+            chosen = replace(self, **limited, epoch_models=epoch_models)
         if batches is None:
             return chosen
         fewer = {
@@ -59,7 +59,7 @@ class Size:
         return replace(chosen, batches=fewer)
 
 
-# a step of ResNet-18 at batch 32 takes two cores a second and a half
+# a step of ResNet-18 at batch 32 takes 1.5 s on two cores
 CPU = Size(
     image_size=224,
     batches={"resnet18": (32,), "resnet50": (8,), "dynamic_resnet18": (8,), "rrdb": (32,)},
@@ -88,7 +88,7 @@ GPU = Size(
     product_side=8192,
     timeout_s=900.0,
 )
-_TRIAL = {
+_QUICK = {
     "image_size": 32,
     "rounds": 1,
     "warm_up": 1,
@@ -108,6 +108,6 @@ _TRIAL = {
 
 
 def size_for(*, quick: bool, gpu: bool) -> Size:
-    """Give the size of a full run on a device, or of a trial."""
+    """Return the size of a full run on a device, or of a smoke test."""
     full = GPU if gpu else CPU
-    return replace(full, **_TRIAL) if quick else full  # type: ignore[arg-type]
+    return replace(full, **_QUICK) if quick else full  # type: ignore[arg-type]

@@ -1,8 +1,8 @@
-"""Whether training waits for its images: minet's loop on a beton beside the bare step.
+"""Data stalls: speed of minet's training loop on a beton, compared with the bare step.
 
-The bare step works on stored images that lie in memory, in order. The loop is that of
-`stages.train`: its plan, its draws, its loader, its books, from the plan of an epoch to the end of
-the epoch's last step. Both augment, in one process, by turns.
+The bare step runs on uint8 images in memory, in order. The loop is that of `stages.train`: its
+plan, augmentation parameters, loader and state, from the plan of an epoch to the end of the epoch's
+last step. Both augment; they alternate in one process.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.peers.betons import rows_of, write
+from benchmarks.peers.betons import index_rows, write
 from benchmarks.photos import LIGHT, write_photos
-from benchmarks.train.job import CLASSES, Job, now, own_device, params, recipe_of
+from benchmarks.train.job import CLASSES, Job, default_device, now, params, recipe_of
 from benchmarks.train.ours import ready_engine
 from minet.augment.plan import EpochPlan, plan_epoch
 from minet.augment.transforms import AugmentParams
@@ -30,15 +30,15 @@ from minet.train.context import Callbacks, TrainContext
 from minet.train.loop import fit
 from minet.train.step import TrainStep
 
-_PHOTOS = 64  # different ones; a beton has each of them as often as it takes
-_VALIDATED = 2  # images: validation is no part of what is measured
-_WAYS: tuple[Cache, ...] = ("stream", "resident")
+_PHOTOS = 64  # different ones; a beton repeats them
+_VALIDATED = 2  # images; validation is not measured
+_CACHES: tuple[Cache, ...] = ("stream", "resident")
 
 
 def write_beton(folder: Path, count: int) -> Path:
     """Write a raw beton of photographs of 224 px."""
     write_photos(folder / "photos", _PHOTOS, LIGHT, workers())
-    rows = rows_of(folder / "photos", _PHOTOS, count)
+    rows = index_rows(folder / "photos", _PHOTOS, count)
     for row in rows:
         row["label"] = str(int(row["label"]) % CLASSES)
     path = folder / "train.beton"
@@ -46,22 +46,22 @@ def write_beton(folder: Path, count: int) -> Path:
     return path
 
 
-def measure(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Images a second of the bare step and of the loop, streamed and resident, a block a round."""
-    job, device = Job(**asked["job"]), own_device()
+def measure(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return images per second, per round: bare step, loop streamed, loop resident."""
+    job, device = Job(**request["job"]), default_device()
     engine = ready_engine(job, device, augmented=True)
-    loaders = {way: _opened(Path(asked["beton"]), job, way, device) for way in _WAYS}
+    loaders = {cache: _opened(Path(request["beton"]), job, cache, device) for cache in _CACHES}
     count = loaders["stream"].count
-    held = _Held.of(loaders["stream"], device)
-    blocks: dict[str, Callable[[], float]] = {"memory": lambda: _bare(engine, held, job)}
-    for way, loader in loaders.items():
-        blocks[way] = _Loop(engine, loader, held, job).block
-    names = list(blocks)
+    memory = _MemorySource.of(loaders["stream"], device)
+    epochs: dict[str, Callable[[], float]] = {"memory": lambda: _bare(engine, memory, job)}
+    for cache, loader in loaders.items():
+        epochs[cache] = _Loop(engine, loader, memory, job).epoch
+    names = list(epochs)
     rates: dict[str, list[float]] = {name: [] for name in names}
-    _bare(engine, held, job, steps=job.warm_up)
-    for turn in range(job.repeats):
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            rates[name].append(count / blocks[name]())
+    _bare(engine, memory, job, steps=job.warm_up)
+    for index in range(job.repeats):
+        for name in names[index % len(names) :] + names[: index % len(names)]:
+            rates[name].append(count / epochs[name]())
     return {"images": count, "images_per_s": rates}
 
 
@@ -72,16 +72,16 @@ def _opened(path: Path, job: Job, cache: Cache, device: torch.device) -> BetonLo
 
 
 @dataclass
-class _Held:
-    """Batches of uint8 in the memory of the device; a `Source` of its first few images."""
+class _MemorySource:
+    """uint8 batches in the device's memory; as a `Source`, the first few images."""
 
-    batches_held: list[Batch]
+    all_batches: list[Batch]
     count: int = _VALIDATED
     batch_size: int = _VALIDATED
 
     @classmethod
-    def of(cls, source: Source, device: torch.device) -> "_Held":
-        """Copy all of a split."""
+    def of(cls, source: Source, device: torch.device) -> "_MemorySource":
+        """Copy all batches of a split."""
         return cls(
             [
                 Batch(batch.images.to(device, copy=True), batch.labels.to(device), batch.indices)
@@ -90,24 +90,24 @@ class _Held:
         )
 
     def batches(self, order: IndexArray) -> Iterator[Batch]:
-        """Give the first images, one by one where it is asked for fewer."""
-        first = self.batches_held[0]
+        """Yield the images at `order`, which must be in the first batch."""
+        first = self.all_batches[0]
         for indices in batched(order, self.batch_size):
-            places = torch.from_numpy(indices).to(first.images.device)
-            yield Batch(first.images[places], first.labels[places], indices)
+            offsets = torch.from_numpy(indices).to(first.images.device)
+            yield Batch(first.images[offsets], first.labels[offsets], indices)
 
 
-def _bare(engine: TrainStep, held: _Held, job: Job, steps: int | None = None) -> float:
-    """Seconds of the steps of an epoch, or of some, and of nothing else."""
-    count = sum(len(batch.indices) for batch in held.batches_held)
+def _bare(engine: TrainStep, memory: _MemorySource, job: Job, steps: int | None = None) -> float:
+    """Return the seconds of an epoch's steps, or of the first `steps`."""
+    count = sum(len(batch.indices) for batch in memory.all_batches)
     draws = AugmentParams.of(_plan(engine, count, job), all_indices(count), engine.device)
-    done, started = 0, now(engine.device)
-    for batch in held.batches_held[:steps]:
+    done, start = 0, now(engine.device)
+    for batch in memory.all_batches[:steps]:
         images = len(batch.indices)
         part = draws.part(done, images)
         engine.step(batch, part, images=images, lr=job.lr, image_size=job.image_size)
         done += images
-    return now(engine.device) - started
+    return now(engine.device) - start
 
 
 def _plan(engine: TrainStep, count: int, job: Job) -> EpochPlan:
@@ -115,7 +115,7 @@ def _plan(engine: TrainStep, count: int, job: Job) -> EpochPlan:
 
 
 class _NoStore:
-    """Keeps no state: what saving costs is in metrics/speed.json."""
+    """Saves no snapshots; their cost is in metrics/speed.json."""
 
     def load(self) -> None:
         return None
@@ -132,17 +132,17 @@ class _NoStore:
 
 @dataclass
 class _Loop:
-    """minet's loop over a split, an epoch a block."""
+    """minet's loop over a split, one epoch per call."""
 
     engine: TrainStep
     loader: BetonLoader
-    held: _Held
+    val: _MemorySource
     job: Job
-    _times: list[float] = field(default_factory=list)
+    _marks: list[float] = field(default_factory=list)
 
-    def block(self) -> float:
-        """Seconds from the plan of an epoch to the end of its last step."""
-        self._times.clear()
+    def epoch(self) -> float:
+        """Return the seconds from the plan of an epoch to the end of its last step."""
+        self._marks.clear()
         settings = RunSettings(
             model=self.job.model,
             builder=MODELS[self.job.model],
@@ -155,20 +155,20 @@ class _Loop:
         )
         share = BatchSharder(self.job.batch_size)
         watcher = Callbacks(self._steps, *[lambda *_: None] * 2)
-        parts = (self.loader, self.held, share, self.loader.count, self._planned, _NoStore())
+        parts = (self.loader, self.val, share, self.loader.count, self._planned, _NoStore())
         fit(TrainContext(settings, self.engine, *parts, watcher))
-        started, ended = self._times
-        return ended - started
+        start, end = self._marks
+        return end - start
 
     def _planned(self, _: int) -> EpochPlan:
-        self._times.append(now(self.engine.device))
+        self._marks.append(now(self.engine.device))
         return _plan(self.engine, self.loader.count, self.job)
 
     def _steps(
         self, batches: Iterator[Batch], epoch: int, done: int, total: int
     ) -> Iterable[Batch]:
-        """Show the progress as `stages.train` does; the clock stops when all steps are done."""
+        """Show the progress as `stages.train` does; read the clock after the last step."""
         yield from progress_bar(
             batches, total - done, f"epoch {epoch}", images_each=self.job.batch_size
         )
-        self._times.append(now(self.engine.device))
+        self._marks.append(now(self.engine.device))

@@ -1,4 +1,4 @@
-"""Loops as torchvision's reference and timm's script have them, in their order of work."""
+"""Training loops with the operations of torchvision's reference and timm's script, in order."""
 
 from contextlib import nullcontext
 from statistics import fmean
@@ -6,27 +6,26 @@ from statistics import fmean
 import torch
 from torch import Tensor, nn
 
-from benchmarks.train.job import Clock, Job, in_turn, model_of, ready_batches
+from benchmarks.train.job import Clock, Job, build_model, cycled, float_batches
 
 _LOG_EVERY = 50  # steps; timm's default
 
 
 def train_torchvision(job: Job, device: torch.device, clock: Clock) -> None:
-    """Train as torchvision's classification reference: float16 and a scaler on a GPU.
+    """Train as torchvision's classification reference: float16 and GradScaler on a GPU.
 
-    Its meters take loss and accuracies of every step as numbers, each of them a wait.
+    Its meters read loss and accuracies at every step; each read synchronizes.
     """
     gpu = device.type == "cuda"
     torch.backends.cudnn.benchmark = True
-    model = model_of(job).to(device).train()
+    model = build_model(job).to(device).train()
     loss_of = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(model.parameters(), job.lr, momentum=job.momentum)
     scaler = torch.amp.GradScaler("cuda", enabled=gpu)
     meters: dict[str, list[float]] = {"loss": [], "top 1": [], "top 5": []}
-    ready = ready_batches(job, device, torch.contiguous_format)
-    for given, named in in_turn(ready, job.all_steps):
-        images = given.to(device, non_blocking=True)
-        labels = named.to(device, non_blocking=True)
+    batches = float_batches(job, device, torch.contiguous_format)
+    for batch in cycled(batches, job.all_steps):
+        images, labels = (part.to(device, non_blocking=True) for part in batch)
         with torch.autocast("cuda", torch.float16) if gpu else nullcontext():
             output = model(images)
             loss = loss_of(output, labels)
@@ -34,22 +33,22 @@ def train_torchvision(job: Job, device: torch.device, clock: Clock) -> None:
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()
-        first, fifth = _accuracies(output, labels)
+        top_1, top_5 = _accuracies(output, labels)
         meters["loss"].append(loss.item())
-        meters["top 1"].append(first.item())
-        meters["top 5"].append(fifth.item())
+        meters["top 1"].append(top_1.item())
+        meters["top 5"].append(top_5.item())
         clock.step_ended(loss.detach())
 
 
 @torch.inference_mode()
 def _accuracies(output: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Shares of images whose label is the first, or among the first five."""
-    hits = output.topk(5, dim=1).indices == labels[:, None]
-    return hits[:, 0].float().mean(), hits.any(dim=1).float().mean()
+    """Return top-1 and top-5 accuracy, each ()."""
+    correct = output.topk(5, dim=1).indices == labels[:, None]
+    return correct[:, 0].float().mean(), correct.any(dim=1).float().mean()
 
 
 def train_timm(job: Job, device: torch.device, clock: Clock) -> None:
-    """Train as timm's script, with its task, its optimizer factory and its meter."""
+    """Train as timm's script, with its task, optimizer factory and meter."""
     _train_timm(job, device, clock, compiled=False)
 
 
@@ -66,7 +65,7 @@ def _train_timm(job: Job, device: torch.device, clock: Clock, *, compiled: bool)
     gpu = device.type == "cuda"
     torch.backends.cudnn.benchmark = True
     torch.backends.cuda.matmul.allow_tf32 = True
-    model = model_of(job)
+    model = build_model(job)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = create_optimizer_v2(
         model, "momentum", lr=job.lr, weight_decay=0.0, momentum=job.momentum
@@ -74,17 +73,17 @@ def _train_timm(job: Job, device: torch.device, clock: Clock, *, compiled: bool)
     task = ClassificationTask(model, nn.CrossEntropyLoss(), device=device, verbose=False).train()
     if compiled:
         task.compile()
-    meter, waiting = AverageMeter(), list[Tensor]()
-    ready = ready_batches(job, device, torch.channels_last)
-    for step, (given, labels) in enumerate(in_turn(ready, job.all_steps)):
-        images = given.contiguous(memory_format=torch.channels_last)
+    meter, losses = AverageMeter(), list[Tensor]()
+    batches = float_batches(job, device, torch.channels_last)
+    for step, (nchw, labels) in enumerate(cycled(batches, job.all_steps)):
+        images = nchw.contiguous(memory_format=torch.channels_last)
         with torch.autocast("cuda", torch.bfloat16) if gpu else nullcontext():
             loss = task(images, labels)["loss"]
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        waiting.append(loss.detach())
+        losses.append(loss.detach())
         if (step + 1) % _LOG_EVERY == 0:
-            meter.update(fmean(loss.item() for loss in waiting), len(waiting))
-            waiting.clear()
+            meter.update(fmean(loss.item() for loss in losses), len(losses))
+            losses.clear()
         clock.step_ended(loss.detach())

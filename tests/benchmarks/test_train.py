@@ -1,4 +1,4 @@
-"""The benchmark of the training step: all train, the same way, and the page shows the records."""
+"""Benchmark of the training step: equal training in all loops, records, tables."""
 
 import importlib.util
 import subprocess
@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from benchmarks import pages
-from benchmarks.data.turns import FailedError
-from benchmarks.train import turns
+from benchmarks.processes import FailedError
+from benchmarks.train import rounds
 from benchmarks.train.competitors import COMPETITORS
-from benchmarks.train.job import Clock, Job, in_turn, ready_batches, recipe_of, stored_batches
+from benchmarks.train.job import Clock, Job, cycled, float_batches, recipe_of, uint8_batches
 from benchmarks.train.page import loops_table, tables
 from benchmarks.train.sizes import CPU, GPU, size_for
 from benchmarks.train.trace import kind_of
@@ -25,105 +25,105 @@ PEERS = {"timm": "timm", "Lightning": "pytorch_lightning"}
 
 @pytest.fixture(autouse=True)
 def _one_thread(monkeypatch) -> None:
-    """Tiny operations wait longer for a second thread than they take."""
+    """A second thread makes tiny operations slower."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
 def losses(folder, name: str, job: Job) -> list[float]:
-    return turns.ask(folder, "loops", 300.0, name=name, job=job.record())["losses"]
+    return rounds.run_child(folder, "loops", 300.0, name=name, job=job.record())["losses"]
 
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory) -> list[float]:
-    """Give the losses of torchvision's loop, step by step."""
+    """Return the losses of torchvision's loop, step by step."""
     return losses(tmp_path_factory.mktemp("plain"), "torchvision", TINY)
 
 
 @pytest.mark.parametrize("name", ["minet", "timm", "Lightning"])
-def test_all_follow_the_same_losses_with_plain_sgd(name: str, expected, tmp_path) -> None:
-    """The same weights, the same batches, float32: whoever is faster must not train less."""
+def test_all_loops_have_the_same_losses_with_plain_sgd(name: str, expected, tmp_path) -> None:
+    """The same weights and batches in float32: a faster loop must not train less."""
     if name in PEERS and importlib.util.find_spec(PEERS[name]) is None:
-        pytest.skip(f"{PEERS[name]} is not installed here; `make bench-train` brings it")
-    found = losses(tmp_path, name, TINY)
-    assert len(found) == len(expected) == TINY.all_steps == 7
-    assert found == pytest.approx(expected, abs=1e-3)
+        pytest.skip(f"{PEERS[name]} is not installed; `make bench-train` installs it")
+    actual = losses(tmp_path, name, TINY)
+    assert len(actual) == len(expected) == TINY.all_steps == 7
+    assert actual == pytest.approx(expected, abs=1e-3)
     assert expected[-1] < expected[0] - 0.02
 
 
-def run_trial(out, *flags: str) -> dict:
-    """Run a trial with one small model; give its record."""
+def run_quick(out, *flags: str) -> dict:
+    """Run a smoke test with one small model; return its record."""
     command = [sys.executable, "-m", "benchmarks.train", "--quick", "--models", "rrdb"]
     command += ["--out", str(out), *flags]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
     (path,) = out.glob("*.json")
     return read_json(path)
 
 
 @pytest.fixture(scope="module")
-def trial(tmp_path_factory) -> dict:
-    """Give the record of the usual parts."""
-    return run_trial(tmp_path_factory.mktemp("trial"))
+def quick(tmp_path_factory) -> dict:
+    """Return the record of the default parts."""
+    return run_quick(tmp_path_factory.mktemp("quick"))
 
 
-needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="the trial is one of a CPU")
+needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="expects the record of a CPU")
 
 
 @needs_no_gpu
-def test_every_part_of_a_trial_is_measured(trial) -> None:
-    loops = trial["loops"]["rrdb, batch 4"]["competitors"]
+def test_quick_run_measures_every_part(quick) -> None:
+    loops = quick["loops"]["rrdb, batch 4"]["competitors"]
     assert list(loops) == [name for name, one in COMPETITORS.items() if not one.gpu_only]
-    for name, found in loops.items():
+    for name, loop in loops.items():
         if name in PEERS and importlib.util.find_spec(PEERS[name]) is None:
-            assert found["failed"] == f"ModuleNotFoundError: No module named '{PEERS[name]}'"
+            assert loop["failed"] == f"ModuleNotFoundError: No module named '{PEERS[name]}'"
             continue
-        assert len(found["images_per_s"]) == 2, name
-        assert min(found["images_per_s"]) > 0, name
-        assert found["loss_last"] < found["loss_first"], name
-    stall = trial["stall"]["rrdb"]
+        assert len(loop["images_per_s"]) == 2, name
+        assert min(loop["images_per_s"]) > 0, name
+        assert loop["loss_last"] < loop["loss_first"], name
+    stall = quick["stall"]["rrdb"]
     assert {name: len(rates) for name, rates in stall["images_per_s"].items()} == {
         "memory": 2,
         "stream": 2,
         "resident": 2,
     }
-    mfu = trial["mfu"]["rrdb"]
+    mfu = quick["mfu"]["rrdb"]
     assert mfu["step_flops"] == 6 * mfu["forward_macs"]
     assert mfu["peak_flops_per_s"] == max(map(max, mfu["measured_flops_per_s"].values()))
-    trace = trial["trace"]["rrdb"]["ms_by_kind"]
+    trace = quick["trace"]["rrdb"]["ms_by_kind"]
     assert min(trace[kind] for kind in ("convolution", "batch norm", "augmentation")) > 0
-    assert trial["machine"]["device"] == "cpu"
-    assert trial["settings"]["quick"]
+    assert quick["machine"]["device"] == "cpu"
+    assert quick["settings"]["quick"]
 
 
 @needs_no_gpu
-def test_the_tables_of_a_trial_can_be_drawn(trial) -> None:
-    found = tables("train-cpu", trial)
-    assert list(found) == [f"train-cpu {part}" for part in ("loops", "stall", "mfu", "trace")]
-    for text in found.values():
+def test_tables_of_a_quick_run_have_consistent_columns(quick) -> None:
+    texts = tables("train-cpu", quick)
+    assert list(texts) == [f"train-cpu {part}" for part in ("loops", "stall", "mfu", "trace")]
+    for text in texts.values():
         columns = {line.count("|") for line in text.splitlines() if line.startswith("|")}
         assert len(columns) == 1
 
 
 @pytest.mark.slow
 @needs_no_gpu
-def test_every_model_can_be_trained_for_its_speed(tmp_path) -> None:
-    record = run_trial(tmp_path, "--parts", "epochs")
+def test_quick_run_of_epochs_records_the_speed_of_each_model(tmp_path) -> None:
+    record = run_quick(tmp_path, "--parts", "epochs")
     assert record["epochs"]["rrdb"]["epoch_s_median"] > 0
     text = tables("train-epochs-cpu", record)["train-epochs-cpu epochs"]
     assert text.splitlines()[2].startswith("| `rrdb` | 64 |")
 
 
-def test_the_page_shows_the_records_that_there_are() -> None:
+def test_training_tables_of_the_page_equal_those_of_the_records() -> None:
     page = (ROOT / pages.PAGE).read_text()
-    found = {name: text for name, text in pages.tables(ROOT).items() if name.startswith("train")}
-    for name, text in found.items():
+    texts = {name: text for name, text in pages.tables(ROOT).items() if name.startswith("train")}
+    for name, text in texts.items():
         assert f"<!-- {name} -->\n{text}\n<!-- /{name} -->" in page
     for part in ("loops", "stall", "mfu", "trace"):
         assert page.count(f"<!-- train-cpu {part} -->\n") == 1
     assert page.count("<!-- train-epochs-cpu epochs -->\n") == 1
 
 
-def test_a_table_of_loops_compares_with_the_fastest_peer_and_says_what_failed() -> None:
+def test_loops_table_compares_with_the_fastest_peer_and_lists_failures() -> None:
     competitors = {
         "minet": {"images_per_s": [30.0, 20.0, 40.0]},
         "torchvision": {"images_per_s": [10.0, 20.0, 12.0]},
@@ -138,7 +138,7 @@ def test_a_table_of_loops_compares_with_the_fastest_peer_and_says_what_failed() 
     assert (empty, failed) == ("", "Failed: timm, rrdb, batch 4: out of memory")
 
 
-def test_the_clock_counts_whole_repeats_after_the_warm_up() -> None:
+def test_clock_times_whole_repeats_after_the_warm_up() -> None:
     clock = Clock(TINY, CPU_DEVICE)
     for step in range(TINY.all_steps):
         clock.step_ended(torch.tensor(float(step)))
@@ -147,10 +147,10 @@ def test_the_clock_counts_whole_repeats_after_the_warm_up() -> None:
     assert clock.losses() == [0, 1, 2, 3, 4, 5, 6]
 
 
-def test_all_see_the_same_images() -> None:
-    stored = stored_batches(TINY, CPU_DEVICE)
-    again = ready_batches(TINY, CPU_DEVICE, torch.contiguous_format)
-    ready = ready_batches(TINY, CPU_DEVICE, torch.channels_last)
+def test_all_loops_get_the_same_images() -> None:
+    stored = uint8_batches(TINY, CPU_DEVICE)
+    again = float_batches(TINY, CPU_DEVICE, torch.contiguous_format)
+    ready = float_batches(TINY, CPU_DEVICE, torch.channels_last)
     assert len(stored) == len(ready) == 3
     for (images, labels), (floats, same), (others, _) in zip(stored, ready, again, strict=True):
         assert images.dtype == torch.uint8
@@ -161,12 +161,12 @@ def test_all_see_the_same_images() -> None:
         assert torch.equal(floats, others)
         brightness = images.float().mean(dim=(1, 2, 3))
         assert brightness.argsort().tolist() == labels.argsort().tolist()
-    steps = [images for images, _ in in_turn(stored, 5)]
+    steps = [images for images, _ in cycled(stored, 5)]
     assert steps[3] is stored[0][0]
     assert steps[4] is stored[1][0]
 
 
-def test_only_the_augmented_recipe_changes_images() -> None:
+def test_only_the_augmented_recipe_augments() -> None:
     plain, augmented = (recipe_of(TINY, augmented=kind) for kind in (False, True))
     assert (plain.augment.flip, plain.augment.crop_scale) == (0.0, (1.0, 1.0))
     assert augmented.augment.flip > 0
@@ -174,20 +174,20 @@ def test_only_the_augmented_recipe_changes_images() -> None:
     assert plain.model_copy(update={"augment": augmented.augment}) == augmented
 
 
-def test_who_fails_takes_no_further_turn(monkeypatch, tmp_path) -> None:
-    asked = []
+def test_failed_competitor_is_left_out_of_later_rounds(monkeypatch, tmp_path) -> None:
+    calls = []
 
-    def ask(folder, part, timeout_s, *, name, job) -> dict:
-        asked.append(name)
+    def run_child(folder, part, timeout_s, *, name, job) -> dict:
+        calls.append(name)
         if name == "timm":
             raise FailedError("why")
         return {"images": 6, "seconds": [2.0, 3.0], "losses": [2.0, 1.5, 1.0]}
 
-    monkeypatch.setattr(turns, "ask", ask)
-    found = turns.by_turns(tmp_path, ("minet", "timm"), TINY, rounds=2, timeout_s=1.0)
-    assert asked == ["minet", "timm", "minet"]
-    assert found["timm"] == {"failed": "why"}
-    assert found["minet"] == {"images_per_s": [3, 2, 3, 2], "loss_first": 2.0, "loss_last": 1.0}
+    monkeypatch.setattr(rounds, "run_child", run_child)
+    results = rounds.run_rounds(tmp_path, ("minet", "timm"), TINY, rounds=2, timeout_s=1.0)
+    assert calls == ["minet", "timm", "minet"]
+    assert results["timm"] == {"failed": "why"}
+    assert results["minet"] == {"images_per_s": [3, 2, 3, 2], "loss_first": 2.0, "loss_last": 1.0}
 
 
 @pytest.mark.parametrize(
@@ -207,11 +207,11 @@ def test_who_fails_takes_no_further_turn(monkeypatch, tmp_path) -> None:
         ("aten::empty", "other"),
     ],
 )
-def test_operations_are_of_a_kind(name: str, kind: str) -> None:
+def test_kind_of_an_operation(name: str, kind: str) -> None:
     assert kind_of(name) == kind
 
 
-def test_sizes_leave_out_what_is_not_asked_for() -> None:
+def test_only_limits_models_and_batch_sizes() -> None:
     some = GPU.only(["resnet18"], [512])
     assert some.batches == {"resnet18": (512,)}
     assert some.stalled == {"resnet18": 256}
