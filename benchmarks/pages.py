@@ -45,8 +45,10 @@ def steps_table(records: Mapping[str, Mapping[str, Any]]) -> str:
     for memory, record in records.items():
         for batch_size, times in record["steps"].items():
             static, dynamic, grouped = times.values()
-            pairs = [(spread(other), ratio(other, static)) for other in (dynamic, grouped)]
-            rows.append((batch_size, memory, spread(static), *pairs[0], *pairs[1]))
+            cells = [spread(static)]
+            for other in (dynamic, grouped):
+                cells += [spread(other), ratio(other, static)]
+            rows.append((batch_size, memory, *cells))
     return table(header, rows)
 
 

@@ -153,10 +153,18 @@ class _Loop:
             cache="auto",
             train=recipe_of(self.job, augmented=True),
         )
-        share = BatchSharder(self.job.batch_size)
-        watcher = Callbacks(self._steps, *[lambda *_: None] * 2)
-        parts = (self.loader, self.val, share, self.loader.count, self._planned, _NoStore())
-        fit(TrainContext(settings, self.engine, *parts, watcher))
+        context = TrainContext(
+            settings=settings,
+            engine=self.engine,
+            train=self.loader,
+            val=self.val,
+            share=BatchSharder(self.job.batch_size),
+            count=self.loader.count,
+            plan=self._planned,
+            store=_NoStore(),
+            watcher=Callbacks(steps=self._steps, history=lambda *_: None, epoch=lambda *_: None),
+        )
+        fit(context)
         start, end = self._marks
         return end - start
 
