@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 Record = Mapping[str, Any]
 
 _TITLES = {
-    "prepare": "Preparing: JPEGs of 500 x 375 px, 0.6 bytes a pixel",
-    "prepare light": "Preparing: JPEGs of 500 x 375 px, 0.28 bytes a pixel",
+    "prepare": "Preparing: JPEGs of 500 x 375 px, 0.6 bytes per pixel",
+    "prepare light": "Preparing: JPEGs of 500 x 375 px, 0.28 bytes per pixel",
     "read jpg": "Reading JPEGs of 224 px",
     "read raw": "Reading raw pixels of 224 px",
 }
@@ -42,7 +42,7 @@ def draw(record: Record, path: Path) -> None:
     for axis, (part, group) in zip(axes[:, 0], groups.items(), strict=True):
         _bars(axis, group)
         axis.set_title(_TITLES[part], loc="left", fontsize=11)
-    axes[-1, 0].set_xlabel("images a second, warm: median, smallest to largest")
+    axes[-1, 0].set_xlabel("images/s, warm epochs: median, minimum to maximum")
     _save(figure, path)
 
 
