@@ -32,22 +32,22 @@ def train_augmented(job: Job, device: torch.device, clock: Clock) -> None:
 
 
 def _train(job: Job, device: torch.device, clock: Clock, *, augmented: bool) -> None:
-    engine = ready_engine(job, device, augmented=augmented)
-    for batch, draws in steps(job, device, augmented=augmented):
-        loss, _ = engine.step(
-            batch, draws, images=job.batch_size, lr=job.lr, image_size=job.image_size
+    train_step = ready_train_step(job, device, augmented=augmented)
+    for batch, augment_params in steps(job, device, augmented=augmented):
+        loss, _ = train_step.step(
+            batch, augment_params, images=job.batch_size, lr=job.lr, image_size=job.image_size
         )
         clock.step_ended(loss / job.batch_size)
 
 
-def ready_engine(job: Job, device: torch.device, *, augmented: bool) -> TrainStep:
+def ready_train_step(job: Job, device: torch.device, *, augmented: bool) -> TrainStep:
     """Build a TrainStep as `stages.train` does."""
     keep_freed_memory()
     recipe = recipe_of(job, augmented=augmented)
     configure_backends(recipe, device)
-    engine = TrainStep(build_model(job), recipe, input_spec(job), device)
-    engine.model.train()
-    return engine
+    train_step = TrainStep(build_model(job), recipe, input_spec(job), device)
+    train_step.model.train()
+    return train_step
 
 
 def steps(
@@ -56,8 +56,8 @@ def steps(
     """Yield a batch of uint8 images and its augmentation parameters for each step."""
     recipe, count = recipe_of(job, augmented=augmented), job.batch_size * job.batches
     plan = plan_epoch(count, job.image_size, recipe.augment, job.seed, 0)
-    draws = AugmentParams.of(plan, all_indices(count), device)
+    augment_params = AugmentParams.of(plan, all_indices(count), device)
     for step, (images, labels) in enumerate(cycled(uint8_batches(job, device), job.all_steps)):
         first = step % job.batches * job.batch_size
         indices = all_indices(count)[first : first + job.batch_size]
-        yield Batch(images, labels, indices), draws.part(first, job.batch_size)
+        yield Batch(images, labels, indices), augment_params.part(first, job.batch_size)

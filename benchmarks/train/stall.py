@@ -15,7 +15,7 @@ import torch
 from benchmarks.peers.betons import index_rows, write
 from benchmarks.photos import LIGHT, write_photos
 from benchmarks.train.job import CLASSES, Job, default_device, now, params, recipe_of
-from benchmarks.train.ours import ready_engine
+from benchmarks.train.ours import ready_train_step
 from minet.augment.plan import EpochPlan, plan_epoch
 from minet.augment.transforms import AugmentParams
 from minet.core.arrays import IndexArray, all_indices, batched
@@ -49,16 +49,16 @@ def write_beton(folder: Path, count: int) -> Path:
 def measure(request: Mapping[str, Any]) -> dict[str, Any]:
     """Return images per second, per round: bare step, loop streamed, loop resident."""
     job, device = Job(**request["job"]), default_device()
-    engine = ready_engine(job, device, augmented=True)
+    train_step = ready_train_step(job, device, augmented=True)
     loaders = {cache: _opened(Path(request["beton"]), job, cache, device) for cache in _CACHES}
     count = loaders["stream"].count
     memory = _MemorySource.of(loaders["stream"], device)
-    epochs: dict[str, Callable[[], float]] = {"memory": lambda: _bare(engine, memory, job)}
+    epochs: dict[str, Callable[[], float]] = {"memory": lambda: _bare(train_step, memory, job)}
     for cache, loader in loaders.items():
-        epochs[cache] = _Loop(engine, loader, memory, job).epoch
+        epochs[cache] = _Loop(train_step, loader, memory, job).epoch
     names = list(epochs)
     rates: dict[str, list[float]] = {name: [] for name in names}
-    _bare(engine, memory, job, steps=job.warm_up)
+    _bare(train_step, memory, job, steps=job.warm_up)
     for index in range(job.repeats):
         for name in names[index % len(names) :] + names[: index % len(names)]:
             rates[name].append(count / epochs[name]())
@@ -97,21 +97,25 @@ class _MemorySource:
             yield Batch(first.images[offsets], first.labels[offsets], indices)
 
 
-def _bare(engine: TrainStep, memory: _MemorySource, job: Job, steps: int | None = None) -> float:
+def _bare(
+    train_step: TrainStep, memory: _MemorySource, job: Job, steps: int | None = None
+) -> float:
     """Return the seconds of an epoch's steps, or of the first `steps`."""
     count = sum(len(batch.indices) for batch in memory.all_batches)
-    draws = AugmentParams.of(_plan(engine, count, job), all_indices(count), engine.device)
-    done, start = 0, now(engine.device)
+    augment_params = AugmentParams.of(
+        _plan(train_step, count, job), all_indices(count), train_step.device
+    )
+    done, start = 0, now(train_step.device)
     for batch in memory.all_batches[:steps]:
         images = len(batch.indices)
-        part = draws.part(done, images)
-        engine.step(batch, part, images=images, lr=job.lr, image_size=job.image_size)
+        part = augment_params.part(done, images)
+        train_step.step(batch, part, images=images, lr=job.lr, image_size=job.image_size)
         done += images
-    return now(engine.device) - start
+    return now(train_step.device) - start
 
 
-def _plan(engine: TrainStep, count: int, job: Job) -> EpochPlan:
-    return plan_epoch(count, params().beton.crop_px, engine.recipe.augment, job.seed, 0)
+def _plan(train_step: TrainStep, count: int, job: Job) -> EpochPlan:
+    return plan_epoch(count, params().beton.crop_px, train_step.recipe.augment, job.seed, 0)
 
 
 class _NoStore:
@@ -134,7 +138,7 @@ class _NoStore:
 class _Loop:
     """minet's loop over a split, one epoch per call."""
 
-    engine: TrainStep
+    train_step: TrainStep
     loader: BetonLoader
     val: _MemorySource
     job: Job
@@ -155,7 +159,7 @@ class _Loop:
         )
         context = TrainContext(
             settings=settings,
-            engine=self.engine,
+            engine=self.train_step,
             train=self.loader,
             val=self.val,
             share=BatchSharder(self.job.batch_size),
@@ -169,8 +173,8 @@ class _Loop:
         return end - start
 
     def _planned(self, _: int) -> EpochPlan:
-        self._marks.append(now(self.engine.device))
-        return _plan(self.engine, self.loader.count, self.job)
+        self._marks.append(now(self.train_step.device))
+        return _plan(self.train_step, self.loader.count, self.job)
 
     def _steps(
         self, batches: Iterator[Batch], epoch: int, done: int, total: int
@@ -179,4 +183,4 @@ class _Loop:
         yield from progress_bar(
             batches, total - done, f"epoch {epoch}", images_each=self.job.batch_size
         )
-        self._marks.append(now(self.engine.device))
+        self._marks.append(now(self.train_step.device))

@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.train.job import Job, default_device, now
-from benchmarks.train.ours import ready_engine, steps
+from benchmarks.train.ours import ready_train_step, steps
 from minet.augment.transforms import AugmentParams, to_input
 from minet.loader.batch import Batch
-from minet.train import step as engine_module
+from minet.train import step as step_module
 from minet.train.step import TrainStep
 
 # kinds by substrings of the names of operations and kernels; the first match counts
@@ -46,19 +46,19 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
     Augmentation and the rest of a step are profiled separately, since they share operations.
     """
     job, device = Job(**request["job"]), default_device()
-    engine = ready_engine(job, device, augmented=True)
+    train_step = ready_train_step(job, device, augmented=True)
     inputs = list(steps(job, device, augmented=True))
-    for batch, draws in inputs[: job.warm_up]:
-        _step(engine, batch, draws, job)
-    batch, draws = inputs[-1]
+    for batch, augment_params in inputs[: job.warm_up]:
+        _step(train_step, batch, augment_params, job)
+    batch, augment_params = inputs[-1]
     start = now(device)
-    _step(engine, batch, draws, job)
+    _step(train_step, batch, augment_params, job)
     step_ms = (now(device) - start) * 1e3
-    form = engine.form.resized(job.image_size)
-    augmenting = _profiled(lambda: to_input(batch.images, form, draws), device)
-    ready = to_input(batch.images, form, draws)
+    spec = train_step.form.resized(job.image_size)
+    augmenting = _profiled(lambda: to_input(batch.images, spec, augment_params), device)
+    ready = to_input(batch.images, spec, augment_params)
     with _no_augmentation(ready):
-        rest = _profiled(lambda: _step(engine, batch, draws, job), device)
+        rest = _profiled(lambda: _step(train_step, batch, augment_params, job), device)
     by_kind = dict.fromkeys((*KINDS, "augmentation"), 0.0)
     by_kind["augmentation"] = sum(augmenting.values())
     for name, ms in rest.items():
@@ -77,8 +77,10 @@ def kind_of(name: str) -> str:
     return next((kind for kind, parts in KINDS.items() if any(p in name for p in parts)), "other")
 
 
-def _step(engine: TrainStep, batch: Batch, draws: AugmentParams, job: Job) -> None:
-    engine.step(batch, draws, images=job.batch_size, lr=job.lr, image_size=job.image_size)
+def _step(train_step: TrainStep, batch: Batch, augment_params: AugmentParams, job: Job) -> None:
+    train_step.step(
+        batch, augment_params, images=job.batch_size, lr=job.lr, image_size=job.image_size
+    )
 
 
 def _profiled(call: Callable[[], object], device: torch.device) -> dict[str, float]:
@@ -100,8 +102,8 @@ def _profiled(call: Callable[[], object], device: torch.device) -> dict[str, flo
 @contextmanager
 def _no_augmentation(ready: Tensor) -> Iterator[None]:
     """Make the step use images that are already prepared."""
-    setattr(engine_module, "to_input", lambda *_: ready)  # noqa: B010 - mypy forbids the assignment
+    setattr(step_module, "to_input", lambda *_: ready)  # noqa: B010 - mypy forbids the assignment
     try:
         yield
     finally:
-        setattr(engine_module, "to_input", to_input)  # noqa: B010
+        setattr(step_module, "to_input", to_input)  # noqa: B010
