@@ -41,14 +41,14 @@ AUGMENT = AugmentSettings(**PLAIN, mixup_alpha=0, cutmix_alpha=0)
 MIXED = AugmentSettings(**PLAIN, mixup_alpha=0.5, cutmix_alpha=1)
 CPU = torch.device("cpu")
 WHOLE = InputSpec(INPUT_PX, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
-SPEC = WHOLE.on(CPU)
+SPEC = WHOLE.to(CPU)
 ALL_PLANES = {"channel_shuffle": 0, "channel_dropout": 0}
 # planes that a model is given -> how, and what else is done to an image
 SHOWN = {
     "all": (SPEC, AUGMENT),
-    "one black, wrapped": (replace(WHOLE, channels="RB", wrap_pixels=True).on(CPU), AUGMENT),
+    "one black, wrapped": (replace(WHOLE, channels="RB", wrap_pixels=True).to(CPU), AUGMENT),
     "two": (
-        replace(WHOLE, channels="GB", channel_mode="slice").on(CPU),
+        replace(WHOLE, channels="GB", channel_mode="slice").to(CPU),
         AUGMENT.model_copy(update=ALL_PLANES),
     ),
 }
@@ -89,9 +89,9 @@ def see(
     loader: BetonLoader, plan: EpochPlan, order: NDArray[np.int64], form: DeviceInputSpec
 ) -> list[Seen]:
     """Read an order and augment each batch, as training does; a list of images a batch."""
-    draws, done, batches = AugmentParams.of(plan, order, CPU), 0, []
+    draws, done, batches = AugmentParams.from_plan(plan, order, CPU), 0, []
     for batch in loader.batches(order):
-        inputs = to_input(batch.images, form, draws.part(done, len(batch.indices)))
+        inputs = to_input(batch.images, form, draws.narrow(done, len(batch.indices)))
         done += len(batch.indices)
         batches.append(_seen(batch, inputs))
     return batches
@@ -168,13 +168,13 @@ def mixed_by_hand(path: Path, batch_size: int) -> Mixed:
     """Mix each image of an epoch with the one that follows it in its batch, one by one."""
     plan = plan_epoch(COUNT, IMAGE_SIZE, MIXED, 5, 1)
     (batch,) = BetonLoader(path, batch_size=COUNT, workers=1).batches(np.arange(COUNT))
-    inputs = to_input(batch.images, SPEC, AugmentParams.of(plan, batch.indices, CPU))
-    assert plan.mixes is not None
+    inputs = to_input(batch.images, SPEC, AugmentParams.from_plan(plan, batch.indices, CPU))
+    assert plan.mix_params is not None
     found = {}
     for whole in batched(plan.order, batch_size):
         cycle = whole.tolist()
         for image, partner in zip(cycle, [*cycle[1:], cycle[0]], strict=True):
-            draw = torch.from_numpy(plan.mixes[image : image + 1])
+            draw = torch.from_numpy(plan.mix_params[image : image + 1])
             one, share = mix(inputs[image : image + 1], inputs[partner : partner + 1], draw)
             labels = batch.labels[[image, partner]].tolist()
             found[image] = (*labels, one[0].numpy().tobytes(), float(share))
@@ -194,7 +194,7 @@ def test_an_image_is_mixed_with_the_same_one_by_the_same_bytes_whoever_reads_it(
 ) -> None:
     """Ranks read the partners of their images too; one process alone has them in its batch."""
     plan = plan_epoch(COUNT, IMAGE_SIZE, MIXED, 5, 1)
-    assert plan.mixes is not None
+    assert plan.mix_params is not None
     resumed_at = data.draw(st.integers(0, -(-COUNT // batch_size) - 1), label="resumed at step")
     left = plan.order[resumed_at * batch_size :]
     found: Mixed = {}
@@ -202,9 +202,9 @@ def test_an_image_is_mixed_with_the_same_one_by_the_same_bytes_whoever_reads_it(
         share = BatchSharder(batch_size, rank, ranks, paired=ranks > 1)
         loader = open_one(betons[storage], batch_size=share.size, workers=2, cache=cache)
         order = share.order(left)
-        draws, done = AugmentParams.of(plan, order, CPU), 0
+        draws, done = AugmentParams.from_plan(plan, order, CPU), 0
         for batch in loader.batches(order):
-            part = draws.part(done, len(batch.indices))
+            part = draws.narrow(done, len(batch.indices))
             done += len(batch.indices)
             inputs = to_input(batch.images, SPEC, part)
             if ranks > 1:
@@ -213,8 +213,8 @@ def test_an_image_is_mixed_with_the_same_one_by_the_same_bytes_whoever_reads_it(
             else:
                 partners, labels = inputs.roll(-1, dims=0), batch.labels
                 other = labels.roll(-1)
-            assert part.mixes is not None
-            ones, shares = mix(inputs, partners, part.mixes[: len(inputs)])
+            assert part.mix_params is not None
+            ones, shares = mix(inputs, partners, part.mix_params[: len(inputs)])
             for row, image in enumerate(batch.indices[: len(inputs)].tolist()):
                 assert image not in found
                 both = (int(labels[row]), int(other[row]))

@@ -56,8 +56,8 @@ def steps(
     """Give what each step takes: stored images and what is drawn for them."""
     recipe, count = recipe_of(job, augmented=augmented), job.batch_size * job.batches
     plan = plan_epoch(count, job.image_size, recipe.augment, job.seed, 0)
-    draws = AugmentParams.of(plan, all_indices(count), device)
+    draws = AugmentParams.from_plan(plan, all_indices(count), device)
     for step, (images, labels) in enumerate(in_turn(stored_batches(job, device), job.all_steps)):
         first = step % job.batches * job.batch_size
         indices = all_indices(count)[first : first + job.batch_size]
-        yield Batch(images, labels, indices), draws.part(first, job.batch_size)
+        yield Batch(images, labels, indices), draws.narrow(first, job.batch_size)

@@ -100,11 +100,11 @@ class _Held:
 def _bare(engine: TrainStep, held: _Held, job: Job, steps: int | None = None) -> float:
     """Seconds of the steps of an epoch, or of some, and of nothing else."""
     count = sum(len(batch.indices) for batch in held.batches_held)
-    draws = AugmentParams.of(_plan(engine, count, job), all_indices(count), engine.device)
+    draws = AugmentParams.from_plan(_plan(engine, count, job), all_indices(count), engine.device)
     done, started = 0, now(engine.device)
     for batch in held.batches_held[:steps]:
         images = len(batch.indices)
-        part = draws.part(done, images)
+        part = draws.narrow(done, images)
         engine.step(batch, part, images=images, lr=job.lr, image_size=job.image_size)
         done += images
     return now(engine.device) - started

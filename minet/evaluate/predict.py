@@ -27,7 +27,7 @@ class Predictions:
     pictures: NDArray[np.uint8]  # (M, H, W, 3) their pixels as stored
 
 
-def tested_forms(form: InputSpec, missing_channels: str) -> dict[str, InputSpec]:
+def tested_specs(form: InputSpec, missing_channels: str) -> dict[str, InputSpec]:
     """Give the channel sets that a model can be tested on, and how each is given to it."""
     sets = tested_sets(form.channels, form.channel_mode, missing_channels)
     return {
@@ -49,19 +49,19 @@ def predict(
     plan: EpochPlan | None = None,
     progress: Callable[[Iterator[Batch], int], Iterable[Batch]],
 ) -> Predictions:
-    """Run a model over a split once, with each set of `tested_forms` in turn on every batch.
+    """Run a model over a split once, with each set of `tested_specs` in turn on every batch.
 
     `flip` takes the mean with the probabilities of the mirror images; `plan` says what is done to
     each image, if anything (`minet.train.config.scored_augment`).
     """
     model = model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    placed = {name: form.on(device) for name, form in tested_forms(form, missing_channels).items()}
+    placed = {name: form.to(device) for name, form in tested_specs(form, missing_channels).items()}
     labels: list[Labels] = []
     outputs: dict[str, list[Probabilities]] = {name: [] for name in placed}
     gallery = _Gallery(mistakes)
     for batch in progress(source.batches(all_indices(source.count)), source.count):
         images = batch.images.to(device)
-        draws = None if plan is None else AugmentParams.of(plan, batch.indices, device)
+        draws = None if plan is None else AugmentParams.from_plan(plan, batch.indices, device)
         for name, found in outputs.items():
             inputs = to_input(images, placed[name], draws)
             shares = model(inputs).double().softmax(dim=1)

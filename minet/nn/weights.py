@@ -87,7 +87,7 @@ def weight_problems(
     return problems
 
 
-def start_from(model: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
+def load_matching(model: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
     """Load what fits of weights into a model; return the names that keep their values."""
     wanted = model.state_dict()
     fitting = {

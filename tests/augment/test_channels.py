@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as TF  # noqa: N812 - torch's own idiom
 
 from minet.augment.channels import CHANNEL_SETS, ChannelMode, input_channels
-from minet.augment.transforms import AugmentParams, InputSpec, mask, to_input
+from minet.augment.transforms import AugmentParams, InputSpec, channel_set_mask, to_input
 
 CPU = torch.device("cpu")
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
@@ -37,7 +37,7 @@ def test_a_set_holds_the_planes_of_its_letters(name: str) -> None:
 def test_absent_planes_are_black_and_the_others_untouched(name: str) -> None:
     images = _images()
     before = images.clone()
-    kept = images * mask(images, name)
+    kept = images * channel_set_mask(name, like=images)
     assert kept.dtype == torch.uint8
     assert kept.shape == images.shape
     for plane, letter in enumerate("RGB"):
@@ -47,7 +47,7 @@ def test_absent_planes_are_black_and_the_others_untouched(name: str) -> None:
 
 
 def test_memory_stays_channels_last() -> None:
-    kept = _images() * mask(_images(), "RG")
+    kept = _images() * channel_set_mask("RG", like=_images())
     assert kept.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -64,14 +64,14 @@ def test_the_sets_are_all_that_three_planes_make() -> None:
 
 def test_an_unknown_set_is_an_error() -> None:
     with pytest.raises(KeyError, match="RGX"):
-        mask(_images(), "RGX")
+        channel_set_mask("RGX", like=_images())
 
 
 # --- what a model is given -------------------------------------------------------------------
 
 
 def _input(images: Tensor, channels: str, channel_mode: str, input_px: int = 8) -> Tensor:
-    return to_input(images, InputSpec(input_px, MEAN, STD, channels, channel_mode).on(CPU))
+    return to_input(images, InputSpec(input_px, MEAN, STD, channels, channel_mode).to(CPU))
 
 
 def _normal(pixels: NDArray[np.float64], planes: tuple[int, ...]) -> NDArray[np.float64]:
@@ -132,7 +132,7 @@ def test_planes_that_are_left_are_turned_cut_and_mirrored_as_in_the_whole_image(
     images, planes = _images(), list(CHANNEL_SETS[name])
     boxes = torch.tensor([[1.0, 2.0, 6.0, 5.0], [0.0, 3.0, 8.0, 4.0]])
     draws = AugmentParams(torch.tensor([True, False]), boxes, torch.tensor([15.0, -40.0]))
-    forms = [InputSpec(7, MEAN, STD, channels, "slice").on(CPU) for channels in (name, "RGB")]
+    forms = [InputSpec(7, MEAN, STD, channels, "slice").to(CPU) for channels in (name, "RGB")]
     inputs, whole = (to_input(images, form, draws) for form in forms)
     assert torch.allclose(inputs, whole[:, planes], atol=1e-5)
 
@@ -145,7 +145,7 @@ def test_a_form_gives_float_channels_last_and_leaves_the_batch_alone(
     images = _images()
     before = images.clone()
     form = InputSpec(8, MEAN, STD, name, channel_mode)
-    placed = form.on(CPU)
+    placed = form.to(CPU)
     inputs = to_input(images, placed)
     assert inputs.dtype == torch.float32
     assert inputs.is_contiguous(memory_format=torch.channels_last)
@@ -156,5 +156,5 @@ def test_a_form_gives_float_channels_last_and_leaves_the_batch_alone(
     assert inputs.shape[1] == len(given)
     larger = to_input(images, placed.resized(12))  # while images grow
     assert torch.equal(
-        larger, to_input(images, InputSpec(12, MEAN, STD, name, channel_mode).on(CPU))
+        larger, to_input(images, InputSpec(12, MEAN, STD, name, channel_mode).to(CPU))
     )

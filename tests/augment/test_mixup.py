@@ -30,7 +30,7 @@ def _drawn(count: int, mixup_alpha: float, cutmix_alpha: float, seed: int = 0) -
     alphas = {"mixup_alpha": mixup_alpha, "cutmix_alpha": cutmix_alpha}
     planes = {"channel_shuffle": 0.0, "channel_dropout": 0.0}
     augment = AugmentSettings.model_validate(off | planes | alphas)
-    mixes = plan_epoch(count, 8, augment, seed, 0).mixes
+    mixes = plan_epoch(count, 8, augment, seed, 0).mix_params
     assert mixes is not None
     return torch.from_numpy(mixes)
 

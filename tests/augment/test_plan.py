@@ -37,9 +37,9 @@ ON: dict[str, dict[str, Any]] = {  # name of the draws -> the change that switch
     "flips": {"flip": 0.5},
     "boxes": {"crop_scale": (0.3, 1.0)},
     "degrees": {"rotation_degrees": 20.0},
-    "channels": {"channel_shuffle": 0.5},
-    "mixes": {"mixup_alpha": 0.4, "cutmix_alpha": 1.0},
-    "kept": {"channel_dropout": 0.5},
+    "channel_order": {"channel_shuffle": 0.5},
+    "mix_params": {"mixup_alpha": 0.4, "cutmix_alpha": 1.0},
+    "channel_mask": {"channel_dropout": 0.5},
 }
 ALL_ON: dict[str, Any] = {key: value for change in ON.values() for key, value in change.items()}
 IMAGE_SIZE = 224
@@ -88,9 +88,13 @@ def test_seeds_and_epochs_share_nothing() -> None:
         assert abs((one.flips == other.flips).mean() - 0.5) < 0.08  # five deviations
         assert (one.boxes == other.boxes).all(axis=1).mean() < 0.03
         assert not np.any(one.degrees == other.degrees)
-        assert (one.channels == other.channels).all(axis=1).mean() < 0.6  # many are not shuffled
-        assert not np.any((one.mixes == other.mixes).all(axis=1))
-        assert (one.kept == other.kept).all(axis=1).mean() < 0.4  # half of them are whole
+        assert (one.channel_order == other.channel_order).all(
+            axis=1
+        ).mean() < 0.6  # many are not shuffled
+        assert not np.any((one.mix_params == other.mix_params).all(axis=1))
+        assert (one.channel_mask == other.channel_mask).all(
+            axis=1
+        ).mean() < 0.4  # half of them are whole
 
 
 def test_the_order_is_a_permutation_of_all_images() -> None:
@@ -126,13 +130,13 @@ def test_switching_one_kind_on_leaves_order_and_other_draws(name: str) -> None:
 def test_changing_the_range_of_one_kind_leaves_the_others() -> None:
     one = _plan(**ALL_ON)
     changed = {"flip": 0.9, "rotation_degrees": 5.0, "channel_shuffle": 1.0}
-    assert _same(one, _plan(**ALL_ON | changed), "order", "boxes", "mixes", "kept")
-    others = ("flips", "degrees", "channels", "mixes", "kept")
+    assert _same(one, _plan(**ALL_ON | changed), "order", "boxes", "mix_params", "channel_mask")
+    others = ("flips", "degrees", "channel_order", "mix_params", "channel_mask")
     assert _same(one, _plan(**ALL_ON | {"crop_scale": (0.1, 0.5)}), *others)
     changed = {"mixup_alpha": 2.0, "cutmix_alpha": 0.1}
-    others = ("order", "flips", "boxes", "degrees", "channels")
-    assert _same(one, _plan(**ALL_ON | changed), *others, "kept")
-    assert _same(one, _plan(**ALL_ON | {"channel_dropout": 0.9}), *others, "mixes")
+    others = ("order", "flips", "boxes", "degrees", "channel_order")
+    assert _same(one, _plan(**ALL_ON | changed), *others, "channel_mask")
+    assert _same(one, _plan(**ALL_ON | {"channel_dropout": 0.9}), *others, "mix_params")
 
 
 def test_an_images_draw_does_not_depend_on_its_place_in_the_order(
@@ -166,9 +170,9 @@ def test_shapes_and_types_are_those_that_a_batch_takes() -> None:
         "flips": ((7,), np.bool_),
         "boxes": ((7, 4), np.float32),
         "degrees": ((7,), np.float32),
-        "channels": ((7, 3), np.int64),
-        "mixes": ((7, 5), np.float32),
-        "kept": ((7, 3), np.bool_),
+        "channel_order": ((7, 3), np.int64),
+        "mix_params": ((7, 5), np.float32),
+        "channel_mask": ((7, 3), np.bool_),
     }
 
 
@@ -276,7 +280,7 @@ def test_rotations_are_uniform_either_way() -> None:
 @pytest.mark.parametrize("share", [0.3, 1.0])
 def test_planes_are_permuted_with_their_probability(share: float) -> None:
     """A shuffled image gets each of the six orders alike, its own among them."""
-    channels = _plan(20_000, channel_shuffle=share).channels
+    channels = _plan(20_000, channel_shuffle=share).channel_order
     assert channels is not None
     found = Counter(map(tuple, channels.tolist()))
     assert set(found) == set(permutations(range(3)))
@@ -287,7 +291,7 @@ def test_planes_are_permuted_with_their_probability(share: float) -> None:
 
 
 def _kept(count: int = 20_000, **changes: Any) -> NDArray[Any]:
-    kept = _plan(count, **changes).kept
+    kept = _plan(count, **changes).channel_mask
     assert kept is not None
     return kept
 
@@ -318,9 +322,9 @@ def test_the_set_that_is_left_does_not_depend_on_how_many_images_are_hit() -> No
 
 def test_dropped_planes_have_nothing_to_do_with_shuffled_ones() -> None:
     plan = _plan(20_000, channel_shuffle=0.5, channel_dropout=0.5)
-    assert plan.channels is not None
-    assert plan.kept is not None
-    moved, hit = (plan.channels != np.arange(3)).any(axis=1), ~plan.kept.all(axis=1)
+    assert plan.channel_order is not None
+    assert plan.channel_mask is not None
+    moved, hit = (plan.channel_order != np.arange(3)).any(axis=1), ~plan.channel_mask.all(axis=1)
     assert abs(np.corrcoef(moved, hit)[0, 1]) < 4 / math.sqrt(20_000)
 
 
@@ -328,7 +332,7 @@ def test_dropped_planes_have_nothing_to_do_with_shuffled_ones() -> None:
 
 
 def _mixes(count: int = 20_000, **changes: Any) -> NDArray[Any]:
-    mixes = _plan(count, **changes).mixes
+    mixes = _plan(count, **changes).mix_params
     assert mixes is not None
     return mixes
 
@@ -339,10 +343,12 @@ def _mixes(count: int = 20_000, **changes: Any) -> NDArray[Any]:
     ids=["mixup", "cutmix", "both"],
 )
 def test_switching_mixing_on_leaves_all_else(changes: dict[str, Any]) -> None:
-    without = {key: value for key, value in ALL_ON.items() if key not in ON["mixes"]}
+    without = {key: value for key, value in ALL_ON.items() if key not in ON["mix_params"]}
     plain, mixed = _plan(**without), _plan(**without | changes)
-    assert plain.mixes is None
-    assert _same(plain, mixed, "order", "flips", "boxes", "degrees", "channels", "kept")
+    assert plain.mix_params is None
+    assert _same(
+        plain, mixed, "order", "flips", "boxes", "degrees", "channel_order", "channel_mask"
+    )
 
 
 @pytest.mark.parametrize("alpha", [0.1, 0.2, 1.0, 4.0])
@@ -651,10 +657,10 @@ def test_values_are_pinned() -> None:
         [41, 7, 149, 198],
     ]
     assert plan.degrees == pytest.approx([4.2831, 7.4473, 11.5399, 2.1937], abs=1e-4)
-    assert plan.channels is not None
-    assert plan.channels.tolist() == [[0, 1, 2], [0, 1, 2], [1, 0, 2], [1, 2, 0]]
-    assert plan.mixes is not None
-    assert plan.mixes == pytest.approx(
+    assert plan.channel_order is not None
+    assert plan.channel_order.tolist() == [[0, 1, 2], [0, 1, 2], [1, 0, 2], [1, 2, 0]]
+    assert plan.mix_params is not None
+    assert plan.mix_params == pytest.approx(
         np.array(
             [
                 [1, 0, 0.4785, 0.5759, 1],
@@ -674,4 +680,4 @@ def test_more_images_leave_the_draws_of_those_before_them() -> None:
         assert np.array_equal(getattr(few, name), getattr(many, name)[:7]), name
     for alphas in ({"mixup_alpha": 0.3}, {"cutmix_alpha": 0.3}):
         few, many = (_plan(count, seed=3, epoch=2, **alphas) for count in (7, 50))
-        assert np.array_equal(few.mixes, many.mixes[:7]), alphas
+        assert np.array_equal(few.mix_params, many.mix_params[:7]), alphas

@@ -35,7 +35,7 @@ from minet.augment.transforms import (
 )
 
 CPU = torch.device("cpu")
-SPEC = InputSpec(32, IMAGENET_MEAN, IMAGENET_STD).on(CPU)
+SPEC = InputSpec(32, IMAGENET_MEAN, IMAGENET_STD).to(CPU)
 GREY_LEVELS = 0.01  # float32's rounding over two sums of 255s, far below one grey level
 
 
@@ -220,7 +220,7 @@ def test_to_input_without_draws_is_resize_and_normalize(image_size: int, out_px:
 def test_to_input_is_float_channels_last_and_leaves_the_batch_alone() -> None:
     images = _stored(3, 48)
     before = images.clone()
-    inputs = to_input(images, SPEC, AugmentParams.of(_plan(3, 48), np.arange(3), CPU))
+    inputs = to_input(images, SPEC, AugmentParams.from_plan(_plan(3, 48), np.arange(3), CPU))
     assert inputs.dtype == torch.float32
     assert inputs.shape == (3, 3, 32, 32)
     assert inputs.is_contiguous(memory_format=torch.channels_last)
@@ -230,13 +230,13 @@ def test_to_input_is_float_channels_last_and_leaves_the_batch_alone() -> None:
 def test_steps_of_to_input_come_in_the_order_it_names() -> None:
     """Rotate, crop and flip while resizing, shuffle and drop planes, then normalise by plane."""
     images = _stored(6, 48)
-    draws = AugmentParams.of(_plan(6, 48), np.arange(6), CPU)
+    draws = AugmentParams.from_plan(_plan(6, 48), np.arange(6), CPU)
     assert draws.degrees is not None
     assert draws.boxes is not None
     assert draws.flips is not None
-    assert draws.channels is not None
-    assert draws.kept is not None
-    assert not draws.kept.all()
+    assert draws.channel_order is not None
+    assert draws.channel_mask is not None
+    assert not draws.channel_mask.all()
     ours = to_input(images, SPEC, draws)
     for row in range(6):
         image = images[row].float()
@@ -244,7 +244,7 @@ def test_steps_of_to_input_come_in_the_order_it_names() -> None:
         image = TF.rotate(image, degrees, interpolation=InterpolationMode.BILINEAR)
         image = TF.resized_crop(image, *box, size=[32, 32], antialias=True)
         image = TF.horizontal_flip(image) if draws.flips[row] else image
-        image = image[draws.channels[row]] * draws.kept[row][:, None, None]
+        image = image[draws.channel_order[row]] * draws.channel_mask[row][:, None, None]
         theirs = TF.normalize(image / 255, list(IMAGENET_MEAN), list(IMAGENET_STD))
         assert (ours[row] - theirs).abs().max() < 1e-3
 
@@ -274,7 +274,7 @@ def test_an_image_does_not_feel_its_batch_mates(
     form = SPEC.resized(out_px)
 
     def inputs(indices: np.ndarray) -> Tensor:
-        return to_input(images[indices], form, AugmentParams.of(plan, indices, CPU))
+        return to_input(images[indices], form, AugmentParams.from_plan(plan, indices, CPU))
 
     together = inputs(np.arange(count))
     for batch_size in (1, 2, 5, 16, 32):
@@ -288,7 +288,7 @@ def test_an_image_does_not_feel_its_batch_mates(
 @pytest.mark.parametrize("threads", [1, 2])
 def test_threads_change_no_bit_of_an_input(threads: int) -> None:
     images = _stored(9, 64)
-    make = partial(to_input, images, SPEC, AugmentParams.of(_plan(9, 64), np.arange(9), CPU))
+    make = partial(to_input, images, SPEC, AugmentParams.from_plan(_plan(9, 64), np.arange(9), CPU))
     before = torch.get_num_threads()
     expected = make()
     try:
@@ -300,21 +300,21 @@ def test_threads_change_no_bit_of_an_input(threads: int) -> None:
 
 def test_memory_order_of_the_batch_changes_no_bit_of_an_input() -> None:
     images = _stored(5, 48)
-    draws = AugmentParams.of(_plan(5, 48), np.arange(5), CPU)
+    draws = AugmentParams.from_plan(_plan(5, 48), np.arange(5), CPU)
     assert torch.equal(to_input(images, SPEC, draws), to_input(images.contiguous(), SPEC, draws))
 
 
 def test_draws_of_takes_the_rows_of_the_batchs_images() -> None:
     plan = _plan(20, 48)
     indices = np.array([7, 0, 19])
-    draws = AugmentParams.of(plan, indices, CPU)
+    draws = AugmentParams.from_plan(plan, indices, CPU)
     for name, kind in (
         ("flips", torch.bool),
         ("boxes", torch.float32),
         ("degrees", torch.float32),
-        ("channels", torch.int64),
-        ("mixes", torch.float32),
-        ("kept", torch.bool),
+        ("channel_order", torch.int64),
+        ("mix_params", torch.float32),
+        ("channel_mask", torch.bool),
     ):
         drawn = getattr(draws, name)
         assert drawn.dtype == kind
@@ -323,19 +323,19 @@ def test_draws_of_takes_the_rows_of_the_batchs_images() -> None:
 
 def test_draws_of_a_plan_that_draws_nothing_are_none() -> None:
     plan = EpochPlan(order=np.arange(4))
-    assert AugmentParams.of(plan, np.arange(2), CPU) == AugmentParams()
+    assert AugmentParams.from_plan(plan, np.arange(2), CPU) == AugmentParams()
     images = _stored(2, 32)
-    drawn = to_input(images, SPEC, AugmentParams.of(plan, np.arange(2), CPU))
+    drawn = to_input(images, SPEC, AugmentParams.from_plan(plan, np.arange(2), CPU))
     assert torch.equal(drawn, to_input(images, SPEC))
 
 
 def test_a_part_of_an_epochs_draws_is_what_the_batch_would_take_itself() -> None:
     """In the epoch's order, batch by batch, the smaller last one included."""
     plan = _plan(20, 48)
-    whole = AugmentParams.of(plan, plan.order, CPU)
+    whole = AugmentParams.from_plan(plan, plan.order, CPU)
     for first in range(0, 20, 6):
         indices = plan.order[first : first + 6]
-        part, own = whole.part(first, len(indices)), AugmentParams.of(plan, indices, CPU)
+        part, own = whole.narrow(first, len(indices)), AugmentParams.from_plan(plan, indices, CPU)
         for field in fields(AugmentParams):
             one, other = getattr(part, field.name), getattr(own, field.name)
             assert len(one) == len(indices)
@@ -344,28 +344,28 @@ def test_a_part_of_an_epochs_draws_is_what_the_batch_would_take_itself() -> None
 
 def test_a_part_of_draws_copies_nothing() -> None:
     plan = _plan(20, 48)
-    whole = AugmentParams.of(plan, plan.order, CPU)
-    part = whole.part(6, 6)
+    whole = AugmentParams.from_plan(plan, plan.order, CPU)
+    part = whole.narrow(6, 6)
     for field in fields(AugmentParams):
         one, other = getattr(part, field.name), getattr(whole, field.name)
         assert one.data_ptr() == other[6].data_ptr(), field.name
 
 
 def test_a_part_of_no_draws_is_no_draws() -> None:
-    assert AugmentParams().part(3, 5) == AugmentParams()
+    assert AugmentParams().narrow(3, 5) == AugmentParams()
 
 
 def test_mixing_is_not_part_of_an_input() -> None:
     images = _stored(6, 48)
     mixed, plain = (
-        to_input(images, SPEC, AugmentParams.of(_plan(6, 48, **changes), np.arange(6), CPU))
+        to_input(images, SPEC, AugmentParams.from_plan(_plan(6, 48, **changes), np.arange(6), CPU))
         for changes in ({}, {"mixup_alpha": 0.0, "cutmix_alpha": 0.0})
     )
     assert torch.equal(mixed, plain)
 
 
 def test_a_form_on_a_device_has_the_same_statistics_whatever_the_side() -> None:
-    form = InputSpec(32, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)).on(CPU)
+    form = InputSpec(32, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)).to(CPU)
     larger = form.resized(64)
     assert (form.input_px, larger.input_px) == (32, 64)
     for one in (form, larger):
@@ -380,7 +380,7 @@ def test_dropped_planes_are_black_and_the_others_untouched() -> None:
     """Black before normalisation, of just the images and planes that the draws say."""
     images = _stored(4, 32)
     kept = torch.tensor([[True, True, True], [False, True, True], [0, 0, 1], [1, 0, 1]]).bool()
-    inputs, whole = to_input(images, SPEC, AugmentParams(kept=kept)), to_input(images, SPEC)
+    inputs, whole = to_input(images, SPEC, AugmentParams(channel_mask=kept)), to_input(images, SPEC)
     black = to_input(torch.zeros_like(images), SPEC)
     assert torch.equal(inputs, torch.where(kept[:, :, None, None], whole, black))
 
@@ -388,7 +388,7 @@ def test_dropped_planes_are_black_and_the_others_untouched() -> None:
 def test_the_plane_at_a_place_is_dropped_once_the_planes_are_shuffled() -> None:
     pixels, orders = _pixels(1, 8), torch.tensor([[2, 0, 1]])
     kept = torch.tensor([[False, True, True]])
-    (found,) = augment(pixels, AugmentParams(channels=orders, kept=kept), 8)
+    (found,) = augment(pixels, AugmentParams(channel_order=orders, channel_mask=kept), 8)
     assert (found[0] == 0).all()
     assert torch.equal(found[1:], pixels[0, [0, 1]])
 
@@ -414,7 +414,7 @@ def _as_report_003(images: Tensor, mean: tuple[float, ...], std: tuple[float, ..
 def test_wrapped_pixels_are_torchvisions_of_every_grey_level(
     mean: tuple[float, float, float], std: tuple[float, float, float]
 ) -> None:
-    form = InputSpec(16, mean, std, wrap_pixels=True).on(CPU)
+    form = InputSpec(16, mean, std, wrap_pixels=True).to(CPU)
     inputs = to_input(LEVELS, form)
     assert inputs.dtype == torch.float32
     assert inputs.is_contiguous(memory_format=torch.channels_last)
@@ -423,7 +423,7 @@ def test_wrapped_pixels_are_torchvisions_of_every_grey_level(
 
 def test_wrapped_pixels_are_those_of_the_report() -> None:
     """Red, by ImageNet's statistics: darker ones come out brighter than brighter ones."""
-    form = InputSpec(16, IMAGENET_MEAN, IMAGENET_STD, wrap_pixels=True).on(CPU)
+    form = InputSpec(16, IMAGENET_MEAN, IMAGENET_STD, wrap_pixels=True).to(CPU)
     red = to_input(LEVELS, form)[0, 0].flatten()
     assert red[torch.arange(0, 256, 32)].tolist() == [226, 111, 251, 135, 18, 159, 43, 183]
 
@@ -436,12 +436,12 @@ def test_any_float_wraps_as_torchvision_wraps_it() -> None:
     assert set(wrap(values).tolist()) == set(range(256))
 
 
-@pytest.mark.parametrize(("channels", "channel_mode"), [("GB", "slice"), ("B", "zero")])
+@pytest.mark.parametrize(("channel_order", "channel_mode"), [("GB", "slice"), ("B", "zero")])
 def test_planes_that_are_given_wrap_by_their_own_statistics(
     channels: str, channel_mode: str
 ) -> None:
     form = InputSpec(16, IMAGENET_MEAN, IMAGENET_STD, channels, channel_mode, wrap_pixels=True)
-    inputs = to_input(LEVELS, form.on(CPU))
+    inputs = to_input(LEVELS, form.to(CPU))
     if channel_mode == "zero":
         black = LEVELS * torch.tensor([0, 0, 1], dtype=torch.uint8)[:, None, None]
         assert torch.equal(inputs, _as_report_003(black, IMAGENET_MEAN, IMAGENET_STD))
@@ -475,9 +475,9 @@ def test_all_three_planes_cost_nothing_more_than_they_did(
         _stored(4, image_size),
         InputSpec(32, IMAGENET_MEAN, IMAGENET_STD, "RGB", channel_mode),
     )
-    placed = form.on(CPU)
+    placed = form.to(CPU)
     plan = _plan(4, image_size, channel_dropout=0.0) if drawn else EpochPlan(order=np.arange(4))
-    draws = AugmentParams.of(plan, np.arange(4), CPU)
+    draws = AugmentParams.from_plan(plan, np.arange(4), CPU)
     with _Operations() as ours:
         inputs = to_input(images, placed, draws)
     with _Operations() as before:
@@ -499,11 +499,11 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_an_image_does_not_feel_its_batch_mates_whatever_planes_are_given(form: InputSpec) -> None:
-    images, placed = _stored(17, 64), form.on(CPU)
+    images, placed = _stored(17, 64), form.to(CPU)
     plan = _plan(17, 64, **ALL_PLANES)
 
     def inputs(indices: np.ndarray) -> Tensor:
-        return to_input(images[indices], placed, AugmentParams.of(plan, indices, CPU))
+        return to_input(images[indices], placed, AugmentParams.from_plan(plan, indices, CPU))
 
     together = inputs(np.arange(17))
     for batch_size in (1, 2, 5, 16):
@@ -567,8 +567,8 @@ def test_planes_are_taken_and_wrapped_without_a_wait(form: InputSpec) -> None:
     with FakeTensorMode():
         device = torch.device("cuda")
         images = torch.zeros(4, 3, 48, 48, dtype=torch.uint8, device=device)
-        placed = form.on(device)
-        draws = replace(_fake_draws(4, device), channels=None, kept=None)
+        placed = form.to(device)
+        draws = replace(_fake_draws(4, device), channel_order=None, channel_mask=None)
         with no_travels():
             inputs = to_input(images, placed, draws)
         assert inputs.device.type == "cuda"
@@ -628,15 +628,15 @@ def test_a_wait_would_be_seen(wait: Any) -> None:
 def test_a_gpu_is_not_waited_for_and_gives_the_same_inputs() -> None:
     device = torch.device("cuda")
     plan, images = _plan(9, 48), _stored(9, 48)
-    draws = AugmentParams.of(plan, plan.order, CPU)
+    draws = AugmentParams.from_plan(plan, plan.order, CPU)
     expected = to_input(images, SPEC, draws)
-    form, there = InputSpec(32, IMAGENET_MEAN, IMAGENET_STD).on(device), images.to(device)
-    drawn = AugmentParams.of(plan, plan.order, device)
+    form, there = InputSpec(32, IMAGENET_MEAN, IMAGENET_STD).to(device), images.to(device)
+    drawn = AugmentParams.from_plan(plan, plan.order, device)
     to_input(there, form, drawn)  # libraries are loaded
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        found = to_input(there, form, drawn.part(0, 9))
+        found = to_input(there, form, drawn.narrow(0, 9))
         to_input(there, form)
     finally:
         torch.cuda.set_sync_debug_mode("default")

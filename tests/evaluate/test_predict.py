@@ -18,7 +18,7 @@ from minet.core.arrays import all_indices
 from minet.core.errors import InputError
 from minet.evaluate.metrics import worst_mistakes
 from minet.evaluate.predict import Predictions, predict
-from minet.evaluate.predict import tested_forms as forms_tested  # not a test
+from minet.evaluate.predict import tested_specs as forms_tested  # not a test
 from minet.loader.batch import Batch
 from minet.models.registry import build
 from tests.helpers.sources import ListSource
@@ -223,13 +223,15 @@ def test_shuffled_planes_change_nothing_for_a_model_that_is_blind_to_them(
 def test_shuffled_planes_change_what_a_model_says_that_tells_them_apart(blobs: ListSource) -> None:
     """To what it says of the images with their planes in that order; the gallery stays."""
     plan = planned(SANE, 1.0)
-    assert plan.channels is not None
+    assert plan.channel_order is not None
     plain, shuffled = (scored(network(), blobs, SPEC, plan=some) for some in (None, plan))
-    moved = (plan.channels != np.arange(3)).any(axis=1)
+    moved = (plan.channel_order != np.arange(3)).any(axis=1)
     differs = np.abs(plain.own - shuffled.own).max(axis=1) > 1e-4
     assert np.array_equal(differs, moved)
     rows = torch.arange(40)[:, None]
-    reordered = ListSource(blobs.images[rows, torch.from_numpy(plan.channels)], blobs.labels, 8)
+    reordered = ListSource(
+        blobs.images[rows, torch.from_numpy(plan.channel_order)], blobs.labels, 8
+    )
     expected = scored(network(), reordered, SPEC)
     assert np.allclose(shuffled.own, expected.own, atol=1e-6)
     pictures = blobs.images.permute(0, 2, 3, 1).numpy()[shuffled.mistakes]
@@ -258,15 +260,15 @@ def test_test_images_are_cropped_turned_and_mirrored_only_if_that_is_asked_for(
 ) -> None:
     """As training images are, without what else becomes of those."""
     plan = planned(CROPPED, 0.0)
-    assert plan.channels is plan.kept is plan.mixes is None
-    draws = AugmentParams.of(plan, all_indices(40), CPU)
+    assert plan.channel_order is plan.channel_mask is plan.mix_params is None
+    draws = AugmentParams.from_plan(plan, all_indices(40), CPU)
     assert draws.boxes is not None
     assert draws.flips is not None
     assert draws.degrees is not None
     model, plain = Watched(network()), Watched(network())
     scored(model, blobs, SPEC, plan=plan)
     scored(plain, blobs, SPEC)
-    ones = (to_input(blobs.images, SPEC.on(CPU), some) for some in (draws, None))
+    ones = (to_input(blobs.images, SPEC.to(CPU), some) for some in (draws, None))
     cropped, whole = ([image.contiguous().numpy().tobytes() for image in some] for some in ones)
     assert set(cropped) <= set(model.images[3])
     assert not set(cropped) & set(plain.images[3])

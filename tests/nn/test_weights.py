@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from minet.core.errors import InputError
 from minet.core.files import file_digest
 from minet.models.registry import MODELS, build, pretrained_url, reinitialized_layers
-from minet.nn.weights import head_names, read_weights, start_from, weight_problems
+from minet.nn.weights import head_names, load_matching, read_weights, weight_problems
 
 PRETRAINED = {"resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "densenet121"}
 PRETRAINED |= {"dwg_densenet121", "dwg_any"}
@@ -162,11 +162,11 @@ def test_all_fits_but_a_head_of_other_classes() -> None:
     before = {key: value.clone() for key, value in model.state_dict().items()}
     head = _head("rrdb")
     assert weight_problems(model, weights, head=head, reinitialized=()) == []
-    assert set(start_from(model, weights)) == head
+    assert set(load_matching(model, weights)) == head
     after = model.state_dict()
     assert all(torch.equal(after[key], (before if key in head else weights)[key]) for key in after)
     same = build("rrdb", num_classes=10)
-    assert start_from(same, weights) == []
+    assert load_matching(same, weights) == []
     assert all(torch.equal(same.state_dict()[key], weights[key]) for key in weights)
 
 
