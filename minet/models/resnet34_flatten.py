@@ -10,7 +10,7 @@ import math
 from torch import nn
 from torchvision import models
 
-from minet.nn.layers import FixedSide
+from minet.nn.layers import FixedImageSize
 
 _SIDE_PX = 224  # its linear layer reads every place of a 7 x 7 map
 
@@ -24,5 +24,5 @@ def resnet34_flatten(*, num_classes: int, softmax: bool = True) -> nn.Module:
         if isinstance(layer, nn.Conv2d):
             fan_out = layer.out_channels * math.prod(layer.kernel_size)
             nn.init.normal_(layer.weight, std=math.sqrt(2 / fan_out))
-    layers = [FixedSide(_SIDE_PX), body]
+    layers = [FixedImageSize(_SIDE_PX), body]
     return nn.Sequential(*layers, nn.Softmax(dim=1)) if softmax else nn.Sequential(*layers)

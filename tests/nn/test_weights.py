@@ -130,10 +130,10 @@ def test_no_code_of_a_file_is_run(tmp_path: Path) -> None:
     [
         ("w.pt", b"not a torch file", "not readable as weights"),
         ("w.safetensors", b"short", "not readable as weights"),
-        ("w.pt", [1, 2], "holds no weights by name but a list"),
-        ("w.pt", {}, "holds no weights by name but a dict"),
-        ("w.pt", {"weight": 3}, "'weight' is a int, no tensor"),
-        ("w.pt", {1: torch.ones(1)}, "1 is no name of a tensor"),
+        ("w.pt", [1, 2], "contains no named weights but a list"),
+        ("w.pt", {}, "contains no named weights but a dict"),
+        ("w.pt", {"weight": 3}, "'weight' is a int, not a tensor"),
+        ("w.pt", {1: torch.ones(1)}, "1 is not a tensor name"),
     ],
 )
 def test_a_file_of_something_else_is_named(
