@@ -1,33 +1,44 @@
-"""Scores of predictions: with intervals, per class, and the mistakes worth looking at."""
+"""Metrics of predictions: accuracy with its interval, per class, and the worst mistakes."""
 
+import math
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri  # type: ignore[import-untyped]
 from sklearn.metrics import precision_recall_fscore_support
-from statsmodels.stats.proportion import proportion_confint
 
 Labels = NDArray[np.int64]
 Probabilities = NDArray[np.float64]
 
 
+def wilson_interval(correct: int, count: int) -> tuple[float, float]:
+    """Return the 95 % Wilson score interval of a proportion (Newcombe 1998, method 3)."""
+    z = float(-ndtri(0.025))
+    proportion, denominator = correct / count, 1 + z**2 / count
+    centre = (proportion + z**2 / (2 * count)) / denominator
+    half = z * math.sqrt(proportion * (1 - proportion) / count + z**2 / (4 * count**2))
+    half /= denominator
+    return max(centre - half, 0.0), min(centre + half, 1.0)
+
+
 def accuracy_record(labels: Labels, predicted: Labels) -> dict[str, float]:
-    """Share of hits with its 95 % Wilson interval."""
-    hits, count = int((labels == predicted).sum()), len(labels)
-    low, high = proportion_confint(hits, count, alpha=0.05, method="wilson")
-    accuracy = hits / count
+    """Return the accuracy and its 95 % Wilson interval."""
+    correct, count = int((labels == predicted).sum()), len(labels)
+    low, high = wilson_interval(correct, count)
+    accuracy = correct / count
     return {
         "accuracy": accuracy,
-        # no hit or no miss: rounding puts a bound up to 1e-16 on the wrong side of the accuracy
-        "accuracy_low": min(float(low), accuracy),
-        "accuracy_high": max(float(high), accuracy),
+        # at an accuracy of 0 or 1 rounding puts a bound up to 1e-16 on the wrong side of it
+        "accuracy_low": min(low, accuracy),
+        "accuracy_high": max(high, accuracy),
     }
 
 
 def score_record(labels: Labels, probabilities: Probabilities) -> dict[str, Any]:
-    """Give the record of metrics/test.json: labels (N,), probabilities (N, K).
+    """Return the record of metrics/test.json for labels (N,) and probabilities (N, K).
 
     Precision, recall and F1 are means over classes weighted by their number of images, as the
     reports print them (recall then equals accuracy), and macro_ unweighted; 0 for a class that is
@@ -49,7 +60,7 @@ def score_record(labels: Labels, probabilities: Probabilities) -> dict[str, Any]
 def class_rows(
     labels: Labels, predicted: Labels, names: Sequence[str]
 ) -> list[tuple[int, str, int, float, float, float]]:
-    """Give rows of plots/classes.csv: label, name, count, precision, recall, F1."""
+    """Return the rows of plots/classes.csv: label, name, count, precision, recall, F1."""
     values = _precision_recall_f1(labels, predicted, len(names), None)
     return [
         (label, name, int(count), float(precision), float(recall), float(f1))
@@ -62,21 +73,21 @@ def class_rows(
 def submission_rows(
     paths: Sequence[str], predicted: Labels, names: Sequence[str], ids: str, classes: str
 ) -> list[tuple[str, int | str]]:
-    """Give rows of a submission, as Kaggle takes predictions: an image's id and its class.
+    """Return rows in Kaggle's submission format: an image's id and its predicted class.
 
-    `ids` is stem, name or path of the file; `classes` number or name.
+    `ids` is the stem, name or path of the file; `classes` is number or name.
     """
-    known = [PurePosixPath(path) for path in paths]
-    said = [str(path) if ids == "path" else str(getattr(path, ids)) for path in known]
+    files = [PurePosixPath(path) for path in paths]
+    image_ids = [str(file) if ids == "path" else str(getattr(file, ids)) for file in files]
     labels = [int(label) if classes == "number" else names[label] for label in predicted]
-    return list(zip(said, labels, strict=True))
+    return list(zip(image_ids, labels, strict=True))
 
 
-def worst_mistakes(labels: Labels, probabilities: Probabilities, most: int) -> NDArray[np.int64]:
-    """Places of the wrong predictions with the highest confidence, the worst first: (M,)."""
+def worst_mistakes(labels: Labels, probabilities: Probabilities, limit: int) -> NDArray[np.int64]:
+    """Return the indices (M,) of the most confident wrong predictions, most confident first."""
     confidence = probabilities.max(axis=1)
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
-    return wrong[np.argsort(-confidence[wrong], kind="stable")][:most]
+    return wrong[np.argsort(-confidence[wrong], kind="stable")][:limit]
 
 
 def _precision_recall_f1(

@@ -214,14 +214,14 @@ def _case_of_mistakes() -> tuple[Labels, Probabilities]:
 
 
 def test_worst_mistakes_come_by_confidence_and_ties_by_place() -> None:
-    assert worst_mistakes(*_case_of_mistakes(), most=10).tolist() == [2, 4, 5, 1]
+    assert worst_mistakes(*_case_of_mistakes(), limit=10).tolist() == [2, 4, 5, 1]
 
 
 def test_many_equal_mistakes_come_by_place() -> None:
     """Three confidences over 500 mistakes: enough for a sort that is not stable to show."""
     confidence = np.tile([0.6, 0.9, 0.7, 0.9, 0.6], 100)
     mistakes = worst_mistakes(
-        np.ones(500, np.int64), np.stack([confidence, 1 - confidence], axis=1), most=500
+        np.ones(500, np.int64), np.stack([confidence, 1 - confidence], axis=1), limit=500
     )
     expected = sorted(range(500), key=lambda place: (-confidence[place], place))
     assert mistakes.tolist() == expected
@@ -229,9 +229,9 @@ def test_many_equal_mistakes_come_by_place() -> None:
 
 @pytest.mark.parametrize(("most", "places"), [(0, []), (1, [2]), (3, [2, 4, 5])])
 def test_worst_mistakes_are_at_most_as_many_as_asked(most: int, places: list[int]) -> None:
-    assert worst_mistakes(*_case_of_mistakes(), most=most).tolist() == places
+    assert worst_mistakes(*_case_of_mistakes(), limit=most).tolist() == places
 
 
 def test_no_mistakes_no_places() -> None:
     _, probabilities = _case_of_mistakes()
-    assert worst_mistakes(np.zeros(6, np.int64), probabilities, most=4).shape == (0,)
+    assert worst_mistakes(np.zeros(6, np.int64), probabilities, limit=4).shape == (0,)

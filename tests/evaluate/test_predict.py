@@ -116,7 +116,7 @@ def test_a_model_of_left_out_planes_is_scored_on_its_own_set_alone(
     assert list(found.probabilities) == [channels]
     expected = by_hand(model, blobs, channels, black=False)
     assert np.allclose(found.probabilities[channels], expected, atol=1e-6)
-    assert np.array_equal(found.own, found.probabilities[channels])
+    assert np.array_equal(found.trained, found.probabilities[channels])
 
 
 @pytest.mark.parametrize("channels", ["RGB", "RG", "B"])
@@ -128,7 +128,7 @@ def test_a_model_of_squashed_planes_is_scored_on_its_own_set_alone(
         assert forms_tested(form, missing_channels) == {channels: form}
     found = scored(narrow(len(channels)), blobs, form)
     assert list(found.probabilities) == [channels]
-    assert found.own.shape == (40, 2)
+    assert found.trained.shape == (40, 2)
 
 
 @pytest.mark.parametrize("channels", ["RG", "B"])
@@ -146,9 +146,9 @@ def test_a_model_that_saw_black_planes_is_scored_on_every_set_with_black_planes(
         assert np.array_equal(black.probabilities[name], asked.probabilities[name])
         expected = by_hand(narrow(3), blobs, name, black=True)
         assert np.allclose(black.probabilities[name], expected, atol=1e-6), name
-    assert np.array_equal(black.own, black.probabilities[channels])
-    assert not np.allclose(black.own, black.probabilities["RGB"], atol=1e-3)
-    worst = worst_mistakes(black.labels, black.own, 3)
+    assert np.array_equal(black.trained, black.probabilities[channels])
+    assert not np.allclose(black.trained, black.probabilities["RGB"], atol=1e-3)
+    worst = worst_mistakes(black.labels, black.trained, 3)
     assert np.array_equal(black.mistakes, worst)
     pictures = blobs.images.permute(0, 2, 3, 1).numpy()[worst]
     assert np.array_equal(black.pictures, pictures), "they are shown as they are stored"
@@ -170,7 +170,7 @@ def test_a_model_of_any_planes_is_scored_on_one_two_and_three_of_them(
     for name in CHANNEL_SETS:
         expected = by_hand(model, source, name, black=False)
         assert np.allclose(found.probabilities[name], expected, atol=1e-5), name
-    assert np.array_equal(found.own, found.probabilities["RGB"])
+    assert np.array_equal(found.trained, found.probabilities["RGB"])
 
 
 def test_a_model_of_a_fixed_number_of_planes_says_so_when_some_are_left_out(
@@ -226,14 +226,14 @@ def test_shuffled_planes_change_what_a_model_says_that_tells_them_apart(blobs: L
     assert plan.channel_order is not None
     plain, shuffled = (scored(network(), blobs, SPEC, plan=some) for some in (None, plan))
     moved = (plan.channel_order != np.arange(3)).any(axis=1)
-    differs = np.abs(plain.own - shuffled.own).max(axis=1) > 1e-4
+    differs = np.abs(plain.trained - shuffled.trained).max(axis=1) > 1e-4
     assert np.array_equal(differs, moved)
     rows = torch.arange(40)[:, None]
     reordered = ListSource(
         blobs.images[rows, torch.from_numpy(plan.channel_order)], blobs.labels, 8
     )
     expected = scored(network(), reordered, SPEC)
-    assert np.allclose(shuffled.own, expected.own, atol=1e-6)
+    assert np.allclose(shuffled.trained, expected.trained, atol=1e-6)
     pictures = blobs.images.permute(0, 2, 3, 1).numpy()[shuffled.mistakes]
     assert np.array_equal(shuffled.pictures, pictures)
 
