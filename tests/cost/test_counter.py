@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own idiom
 
+from minet.cost import counter as cost
 from minet.cost.counter import count_costs, counts_disagree
-from minet.cost.counter import counter as cost
 from minet.models.dwg_densenet121 import GeneratedConv
 from minet.models.dynamic_resnet18 import DynamicConv
 from minet.models.registry import MODELS, build

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from minet.zoo.rows import sources
+from minet.zoo import sources
 
 ROOT = Path(__file__).resolve().parents[2]
 
