@@ -443,7 +443,7 @@ def test_any_float_wraps_as_in_torchvision() -> None:
     assert set(wrap(values).tolist()) == set(range(256))
 
 
-@pytest.mark.parametrize(("channel_order", "channel_mode"), [("GB", "slice"), ("B", "zero")])
+@pytest.mark.parametrize(("channels", "channel_mode"), [("GB", "slice"), ("B", "zero")])
 def test_selected_channels_wrap_by_their_own_statistics(channels: str, channel_mode: str) -> None:
     spec = InputSpec(16, IMAGENET_MEAN, IMAGENET_STD, channels, channel_mode, wrap_pixels=True)
     inputs = to_input(LEVELS, spec.to(CPU))
