@@ -1,4 +1,4 @@
-"""Figures: one function each, from tables to a PNG; the only module that knows matplotlib."""
+"""Figures: one function each, from tables to a PNG; the only module that imports matplotlib."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,23 +7,29 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 mpl.use("Agg")
 
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
+from minet.core.arrays import Pixels, ceil_div
 from minet.core.files import atomic_write
 
-mpl.rcParams["text.parse_math"] = False  # "$5 to $10" is a name of a class, not a formula
+mpl.rcParams["text.parse_math"] = False  # "$5 to $10" is a class name, not a formula
 
-_MOST_LETTERS = 28  # of a name or a line of a caption: more would reach into its neighbour
+_MAX_LETTERS = 28  # of a class name or a line of a caption: longer ones would overlap
 _CHANNEL_COLOURS = {"R": "#c23b22", "G": "#3a8a3a", "B": "#2f5fb3"}
+# what happens to the channels outside a set, by channel mode (`minet.augment.channels`)
+_OTHER_CHANNELS = {
+    "zero": "others set to 0",
+    "slice": "others left out",
+    "sigmoid": "sigmoid of their bytes, others left out",
+}
 
 
 def curves(history: pd.DataFrame, best_epoch: int, path: Path) -> None:
-    """Loss and accuracy of training and validation by epoch, the best epoch marked."""
+    """Plot loss and accuracy of training and validation by epoch, the best epoch marked."""
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     for axis, name in zip(axes, ("loss", "accuracy"), strict=True):
         for split, style in (("train", "--"), ("val", "-")):
@@ -38,49 +44,56 @@ def curves(history: pd.DataFrame, best_epoch: int, path: Path) -> None:
 
 
 def confusion(predictions: pd.DataFrame, names: Sequence[str], path: Path) -> None:
-    """Share of each true class (a row, summing to 1) that was predicted as each class."""
+    """Plot the confusion matrix, normalised over the true class: its rows sum to 1."""
     classes = range(len(names))
     counts = pd.crosstab(predictions["label"], predictions["predicted"])
     counts = counts.reindex(index=classes, columns=classes, fill_value=0)
-    shares = counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
+    fractions = counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
     side = max(5.0, 0.32 * len(names) + 2.5)
     figure, axis = plt.subplots(figsize=(side + 1, side), layout="constrained")
-    image = axis.imshow(shares, vmin=0, vmax=1, cmap="Blues")
+    image = axis.imshow(fractions, vmin=0, vmax=1, cmap="Blues")
     shown = [_short(name) for name in names]
     axis.set_xticks(classes, shown, rotation=90)
     axis.set_yticks(classes, shown)
     axis.set(xlabel="predicted", ylabel="true")
     if len(names) <= 20:
-        for row, column in zip(*np.nonzero(shares.to_numpy()), strict=True):
-            share = shares.to_numpy()[row, column]
-            colour = "white" if share > 0.5 else "black"
-            axis.text(column, row, f"{share:.2f}", ha="center", va="center", color=colour, size=8)
+        for row, column in zip(*np.nonzero(fractions.to_numpy()), strict=True):
+            fraction = fractions.to_numpy()[row, column]
+            colour = "white" if fraction > 0.5 else "black"
+            text = f"{fraction:.2f}"
+            axis.text(column, row, text, ha="center", va="center", color=colour, size=8)
     figure.colorbar(image, ax=axis, label="share of the true class", shrink=0.8)
     _save(figure, path)
 
 
-def channel_bars(channels: Mapping[str, Mapping[str, float]], num_classes: int, path: Path) -> None:
-    """Accuracy by channel set with 95 % intervals, and what guessing would give."""
+def channel_bars(
+    channels: Mapping[str, Mapping[str, float]], num_classes: int, path: Path, *, channel_mode: str
+) -> None:
+    """Plot the accuracy on each channel set with 95 % intervals, and chance level.
+
+    `channel_mode` is how the channels outside a set were treated.
+    """
     figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
-    for place, (name, record) in enumerate(channels.items()):
+    for position, (name, record) in enumerate(channels.items()):
         accuracy = record["accuracy"]
         error = [[accuracy - record["accuracy_low"]], [record["accuracy_high"] - accuracy]]
         colour = _CHANNEL_COLOURS.get(name, "#777777")
-        axis.bar(place, accuracy, yerr=error, capsize=4, color=colour, width=0.7)
+        axis.bar(position, accuracy, yerr=error, capsize=4, color=colour, width=0.7)
         top = record["accuracy_high"] + 0.02
-        axis.text(place, top, f"{accuracy:.3f}", ha="center", va="bottom", size=9)
+        axis.text(position, top, f"{accuracy:.3f}", ha="center", va="bottom", size=9)
     axis.axhline(1 / num_classes, color="black", linestyle=":", linewidth=1, label="chance")
     axis.legend()
     axis.set_xticks(range(len(channels)), list(channels))
-    axis.set(ylim=(0, 1.1), ylabel="test accuracy", xlabel="channels given (others set to 0)")
+    label = f"channels given ({_OTHER_CHANNELS[channel_mode]})"
+    axis.set(ylim=(0, 1.1), ylabel="test accuracy", xlabel=label)
     _save(figure, path)
 
 
 def gallery(
-    pictures: NDArray[np.uint8], captions: Sequence[str], path: Path, *, title: str, columns: int
+    pictures: Pixels, captions: Sequence[str], path: Path, *, title: str, columns: int
 ) -> None:
     """Draw pictures (M, H, W, 3) in a grid, each under its caption."""
-    rows = max(1, -(-len(pictures) // columns))
+    rows = max(1, ceil_div(len(pictures), columns))
     lines = max((len(caption.splitlines()) for caption in captions[columns:]), default=0)
     size = (1.75 * columns, (1.8 + 0.15 * lines) * rows + 0.6)
     figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
@@ -94,13 +107,13 @@ def gallery(
 
 
 def _short(text: str) -> str:
-    """Leave out the middle of what is too long."""
-    half = _MOST_LETTERS // 2
-    return text if len(text) <= _MOST_LETTERS else f"{text[:half]}…{text[1 - half :]}"
+    """Replace the middle of a text that is too long by an ellipsis."""
+    half = _MAX_LETTERS // 2
+    return text if len(text) <= _MAX_LETTERS else f"{text[:half]}…{text[1 - half :]}"
 
 
 def _save(figure: Figure, path: Path) -> None:
-    # no date and no version in the file: the same figure is the same bytes
+    # no date and no version in the file: equal figures are equal bytes
     metadata: dict[str, Any] = {"Software": None}
     with atomic_write(path) as partial:
         figure.savefig(partial, format="png", dpi=110, metadata=metadata)

@@ -1,4 +1,4 @@
-"""Count what the model costs: parameters, multiply-adds, memory and depth."""
+"""Count the costs of the model: parameters, multiply-adds, memory and depth."""
 
 import torch
 
@@ -11,7 +11,7 @@ from minet.nn.build import build_by_name
 
 
 def main() -> None:
-    """Count one forward pass and say what was not counted."""
+    """Count one forward pass; report the operations that were not counted."""
     args = parse_paths(__doc__, "settings", "classes", "metrics")
     settings = read_settings(args.settings, CostRunSettings)
     torch.manual_seed(0)
@@ -25,7 +25,7 @@ def main() -> None:
     print(f"{settings.model}: {record['parameters']:,} parameters, {record['macs']:,} MACs")
     print(f"not counted: {record['uncounted'] or 'nothing'}")
     if counts_disagree(record):
-        print(f"warning: torch counts {record['flops'] // 2:,} MACs; one of the two is blind")
+        print(f"warning: torch counts {record['flops'] // 2:,} MACs; one of the counts is wrong")
 
 
 if __name__ == "__main__":

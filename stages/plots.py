@@ -1,7 +1,6 @@
-"""Draw the figures from the tables and records of the other stages."""
+"""Draw the figures from the tables and metrics of the other stages."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,31 +9,30 @@ from minet.core.cli import parse_paths, run
 from minet.core.files import read_csv, read_json
 from minet.figures import channel_bars, confusion, curves, gallery
 
+_PATHS = ("train", "history", "predictions", "classes", "channels", "mistakes", "out")
+
 
 def main() -> None:
-    """Write one PNG a figure into the folder of plots."""
-    args = parse_paths(
-        __doc__, *("train", "history", "predictions", "classes", "channels", "mistakes", "out")
-    )
+    """Write each figure as a PNG into the folder of plots."""
+    args = parse_paths(__doc__, *_PATHS)
     predictions = pd.read_csv(args.predictions)
-    names = [row["name"] for row in read_csv(args.classes)]  # pandas would take "001" for 1
+    names = [row["name"] for row in read_csv(args.classes)]  # pandas would read "001" as 1
     best_epoch = read_json(args.train)["best_epoch"]
     curves(pd.read_csv(args.history), best_epoch, args.out / "curves.png")
     confusion(predictions, names, args.out / "confusion.png")
-    channel_bars(read_json(args.channels), len(names), args.out / "channels.png")
-    _draw_mistakes(args.mistakes, predictions, names, args.out / "mistakes.png")
-
-
-def _draw_mistakes(path: Path, predictions: pd.DataFrame, names: list[str], out: Path) -> None:
-    with np.load(path) as mistakes:
-        places, pictures = mistakes["places"], mistakes["pictures"]
+    with np.load(args.mistakes) as mistakes:
+        indices, pictures = mistakes["places"], mistakes["pictures"]
+        channel_mode = str(mistakes["channel_mode"])
+    channels = read_json(args.channels)
+    channel_bars(channels, len(names), args.out / "channels.png", channel_mode=channel_mode)
     wrong = int((predictions["label"] != predictions["predicted"]).sum())
-    title = f"{len(places)} worst of {wrong} mistakes in {len(predictions)} test images"
-    captions = list(_captions(predictions.iloc[places], names))
-    gallery(pictures, captions, out, title=title, columns=6)
+    title = f"{len(indices)} worst of {wrong} mistakes in {len(predictions)} test images"
+    captions = list(_captions(predictions.iloc[indices], names))
+    gallery(pictures, captions, args.out / "mistakes.png", title=title, columns=6)
 
 
 def _captions(rows: pd.DataFrame, names: list[str]) -> Iterator[str]:
+    """Yield the true class, the predicted class and its probability of each image."""
     columns = (rows["label"], rows["predicted"], rows["probability"])
     for label, predicted, probability in zip(*columns, strict=True):
         yield f"{names[label]}\nas {names[predicted]}\n({probability:.2f})"

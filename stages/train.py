@@ -27,7 +27,7 @@ from minet.loader.loader import open_loaders
 from minet.loader.sharding import BatchSharder
 from minet.nn.build import build_by_name
 from minet.nn.checkpoint import save_model
-from minet.nn.weights import head_names, start_from, weight_problems
+from minet.nn.weights import head_names, load_matching, weight_problems
 from minet.train.allocator import keep_freed_memory
 from minet.train.config import IMAGENET, RunSettings, TrainSettings
 from minet.train.context import Callbacks, TrainContext
@@ -156,7 +156,7 @@ def _initial_model(
     if problems:
         what = f"models.{settings.model}.weights is {settings.weights!r}"
         raise InputError(*(f"{what}; {problem}" for problem in problems))
-    reinitialized = start_from(model, weights)
+    reinitialized = load_matching(model, weights)
     if not told:
         return model, reinitialized
     print(f"weights: {settings.weights}; random: {', '.join(reinitialized) or 'none'}", flush=True)

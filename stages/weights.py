@@ -1,4 +1,4 @@
-"""Bring the weights that training starts from into one form; none for random ones."""
+"""Convert the initial weights to safetensors; an empty file stands for random weights."""
 
 import re
 from http.client import HTTPException
@@ -14,36 +14,37 @@ from minet.nn.config import WeightsSettings
 
 
 def main() -> None:
-    """Write safetensors: those of the file named in the settings, or an empty one."""
+    """Write the weights of the file named in the settings, or none."""
     args = parse_paths(__doc__, "settings", "folder", "out")
     settings = read_settings(args.settings, WeightsSettings)
     if settings.file is None:
-        said, content = "random weights", safetensors.serialize({})
-    else:  # random weights are spared the import of torch
+        message, content = "random weights", safetensors.serialize({})
+    else:  # imported here: random weights do not need torch
         from safetensors.torch import save
 
         from minet.nn.weights import read_weights
 
-        tensors = read_weights(_found(settings.file, settings.url, args.folder))
-        said = f"{len(tensors)} tensors of {settings.file}"
-        # copies: of tensors that share memory, as views in a torch file do, safetensors saves none
+        tensors = read_weights(_weights_file(settings.file, settings.url, args.folder))
+        message = f"{len(tensors)} tensors of {settings.file}"
+        # copies: safetensors refuses tensors that share memory, as views in a torch file do
         content = save({name: tensor.clone().contiguous() for name, tensor in tensors.items()})
     with atomic_write(args.out) as partial:
         partial.write_bytes(content)
-    print(said)
+    print(message)
 
 
-def _found(file: str, url: str | None, folder: Path) -> Path:
-    """Find a file in the folder, or else download it into torch's own cache."""
-    placed = folder / file
-    if url is not None:
-        path = placed if placed.exists() else _downloaded(file, url, placed)
-        _check_digest(path)
-        return path
-    return placed
+def _weights_file(file: str, url: str | None, folder: Path) -> Path:
+    """Return the path of a file in the folder or, if it has an address, in torch's cache."""
+    local = folder / file
+    if url is None:
+        return local
+    path = local if local.exists() else _download(file, url, local)
+    _check_digest(path)
+    return path
 
 
-def _downloaded(file: str, url: str, placed: Path) -> Path:
+def _download(file: str, url: str, local: Path) -> Path:
+    """Download a file to torch's cache unless it is there; InputError if that fails."""
     from torch import hub
 
     path = Path(hub.get_dir(), "checkpoints", file)
@@ -53,13 +54,13 @@ def _downloaded(file: str, url: str, placed: Path) -> Path:
             hub.download_url_to_file(url, str(path), progress=False)
         except (OSError, HTTPException) as error:
             raise InputError(
-                f"{url}: cannot be fetched ({error}); fetch it elsewhere and place it as {placed}"
+                f"{url}: cannot be fetched ({error}); fetch it elsewhere and place it as {local}"
             ) from error
     return path
 
 
 def _check_digest(path: Path) -> None:
-    """Hold a file against the digest in its name, as torchvision's have it: `name-f37072fd.pth`."""
+    """Compare a file with the digest in its name, as in torchvision's `name-f37072fd.pth`."""
     named = re.search(r"-([0-9a-f]{8,})\.", path.name)
     digest = file_digest(path)
     if named and not digest.startswith(named[1]):

@@ -42,14 +42,14 @@ AUGMENT = AugmentSettings(**PLAIN, mixup_alpha=0, cutmix_alpha=0)
 MIXED = AugmentSettings(**PLAIN, mixup_alpha=0.5, cutmix_alpha=1)
 CPU = torch.device("cpu")
 ALL = InputSpec(INPUT_PX, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
-SPEC = ALL.on(CPU)
+SPEC = ALL.to(CPU)
 ALL_CHANNELS = {"channel_shuffle": 0, "channel_dropout": 0}
 # channels that a model sees -> input spec and augmentation
 INPUTS = {
     "all": (SPEC, AUGMENT),
-    "one masked, wrapped": (replace(ALL, channels="RB", wrap_pixels=True).on(CPU), AUGMENT),
+    "one masked, wrapped": (replace(ALL, channels="RB", wrap_pixels=True).to(CPU), AUGMENT),
     "two sliced": (
-        replace(ALL, channels="GB", channel_mode="slice").on(CPU),
+        replace(ALL, channels="GB", channel_mode="slice").to(CPU),
         AUGMENT.model_copy(update=ALL_CHANNELS),
     ),
 }
@@ -90,9 +90,9 @@ def read_samples(
     loader: BetonLoader, plan: EpochPlan, order: NDArray[np.int64], spec: DeviceInputSpec
 ) -> list[Samples]:
     """Read an order and augment each batch as training does; one list per batch."""
-    params, done, batches = AugmentParams.of(plan, order, CPU), 0, []
+    params, done, batches = AugmentParams.from_plan(plan, order, CPU), 0, []
     for batch in loader.batches(order):
-        inputs = to_input(batch.images, spec, params.part(done, len(batch.indices)))
+        inputs = to_input(batch.images, spec, params.narrow(done, len(batch.indices)))
         done += len(batch.indices)
         batches.append(_samples(batch, inputs))
     return batches
@@ -169,13 +169,13 @@ def mixed_by_hand(path: Path, batch_size: int) -> Mixed:
     """Mix each image of an epoch with the next one in its batch, one by one."""
     plan = plan_epoch(COUNT, IMAGE_SIZE, MIXED, 5, 1)
     (batch,) = StreamLoader(path, batch_size=COUNT, workers=1).batches(np.arange(COUNT))
-    inputs = to_input(batch.images, SPEC, AugmentParams.of(plan, batch.indices, CPU))
-    assert plan.mixes is not None
+    inputs = to_input(batch.images, SPEC, AugmentParams.from_plan(plan, batch.indices, CPU))
+    assert plan.mix_params is not None
     mixed = {}
     for indices in batched(plan.order, batch_size):
         cycle = indices.tolist()
         for image, partner in zip(cycle, [*cycle[1:], cycle[0]], strict=True):
-            params = torch.from_numpy(plan.mixes[image : image + 1])
+            params = torch.from_numpy(plan.mix_params[image : image + 1])
             one, weight = mix(inputs[image : image + 1], inputs[partner : partner + 1], params)
             labels = batch.labels[[image, partner]].tolist()
             mixed[image] = (*labels, one[0].numpy().tobytes(), float(weight))
@@ -195,7 +195,7 @@ def test_an_image_has_the_same_partner_and_mixed_bytes_on_any_number_of_ranks(
 ) -> None:
     """Ranks also read the partners of their images; a single process has them in its batch."""
     plan = plan_epoch(COUNT, IMAGE_SIZE, MIXED, 5, 1)
-    assert plan.mixes is not None
+    assert plan.mix_params is not None
     resumed_at = data.draw(st.integers(0, ceil_div(COUNT, batch_size) - 1), label="resumed at step")
     remaining = plan.order[resumed_at * batch_size :]
     mixed: Mixed = {}
@@ -203,9 +203,9 @@ def test_an_image_has_the_same_partner_and_mixed_bytes_on_any_number_of_ranks(
         sharder = BatchSharder(batch_size, rank, ranks, paired=ranks > 1)
         loader = open_one(betons[storage], batch_size=sharder.size, workers=2, cache=cache)
         order = sharder.order(remaining)
-        params, done = AugmentParams.of(plan, order, CPU), 0
+        params, done = AugmentParams.from_plan(plan, order, CPU), 0
         for batch in loader.batches(order):
-            part = params.part(done, len(batch.indices))
+            part = params.narrow(done, len(batch.indices))
             done += len(batch.indices)
             inputs = to_input(batch.images, SPEC, part)
             if ranks > 1:
@@ -214,8 +214,8 @@ def test_an_image_has_the_same_partner_and_mixed_bytes_on_any_number_of_ranks(
             else:
                 partners, labels = inputs.roll(-1, dims=0), batch.labels
                 other = labels.roll(-1)
-            assert part.mixes is not None
-            ones, weights = mix(inputs, partners, part.mixes[: len(inputs)])
+            assert part.mix_params is not None
+            ones, weights = mix(inputs, partners, part.mix_params[: len(inputs)])
             for row, image in enumerate(batch.indices[: len(inputs)].tolist()):
                 assert image not in mixed
                 both = (int(labels[row]), int(other[row]))

@@ -1,8 +1,9 @@
-"""Figures: PNGs of the expected size that are not blank, the same bytes from the same tables."""
+"""Figures: PNGs of the expected size, not blank, equal bytes from equal tables."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
+from minet import figures
+from minet.augment.channels import ChannelMode
 from minet.evaluate.metrics import accuracy_record
 from minet.figures import channel_bars, confusion, curves, gallery
 
@@ -19,7 +22,7 @@ DPI = 110
 
 
 @pytest.fixture(autouse=True)
-def _no_figure_stays_open() -> Iterator[None]:
+def _close_figures() -> Iterator[None]:
     yield
     plt.close("all")
 
@@ -42,8 +45,8 @@ def _history(epochs: int) -> pd.DataFrame:
 def _predictions(classes: int, each: int = 9) -> pd.DataFrame:
     rng = np.random.default_rng(0)
     label = np.repeat(np.arange(classes), each)
-    right = rng.random(len(label)) < 0.6
-    predicted = np.where(right, label, rng.integers(0, classes, len(label)))
+    correct = rng.random(len(label)) < 0.6
+    predicted = np.where(correct, label, rng.integers(0, classes, len(label)))
     return pd.DataFrame({"label": label, "predicted": predicted})
 
 
@@ -51,12 +54,12 @@ def _names(classes: int) -> list[str]:
     return [f"n{2111277 + 1201 * label:08d}" for label in range(classes)]
 
 
-def _channels(hits: tuple[int, ...], count: int) -> dict[str, dict[str, float]]:
+def _channels(correct: tuple[int, ...], count: int) -> dict[str, dict[str, float]]:
     sets = ("RGB", "RG", "GB", "RB", "R", "G", "B")
     labels = np.zeros(count, np.int64)
     return {
-        name: accuracy_record(labels, np.where(np.arange(count) < share, 0, 1))
-        for name, share in zip(sets, hits, strict=True)
+        name: accuracy_record(labels, np.where(np.arange(count) < number, 0, 1))
+        for name, number in zip(sets, correct, strict=True)
     }
 
 
@@ -66,21 +69,27 @@ def _pictures(count: int, image_size: int = 40) -> NDArray[np.uint8]:
 
 
 def _captions(count: int) -> list[str]:
-    return [f"n02111277\nas n02172182\n(0.{place:02d})" for place in range(count)]
+    return [f"n02111277\nas n02172182\n(0.{index:02d})" for index in range(count)]
 
 
 def _draw_gallery(path: Path, count: int = 24) -> None:
     gallery(_pictures(count), _captions(count), path, title="worst mistakes", columns=6)
 
 
-HITS = (290, 150, 140, 160, 60, 40, 9)
-FIGURES: dict[str, tuple[Callable[[Path], None], tuple[float, float]]] = {  # and inches
+def _draw_bars(path: Path, channel_mode: str = "zero") -> None:
+    channel_bars(_channels(CORRECT, 450), 50, path, channel_mode=channel_mode)
+
+
+CORRECT = (290, 150, 140, 160, 60, 40, 9)
+FIGURES: dict[str, tuple[Callable[[Path], None], tuple[float, float]]] = {  # and size in inches
     "curves": (lambda path: curves(_history(30), 29, path), (10, 4)),
     "curves, 1 epoch": (lambda path: curves(_history(1), 0, path), (10, 4)),
     "confusion, 2": (lambda path: confusion(_predictions(2), _names(2), path), (6, 5)),
     "confusion, 10": (lambda path: confusion(_predictions(10), _names(10), path), (6.7, 5.7)),
     "confusion, 50": (lambda path: confusion(_predictions(50), _names(50), path), (19.5, 18.5)),
-    "channels": (lambda path: channel_bars(_channels(HITS, 450), 50, path), (7, 4)),
+    "channels": (_draw_bars, (7, 4)),
+    "channels, slice": (lambda path: _draw_bars(path, "slice"), (7, 4)),
+    "channels, sigmoid": (lambda path: _draw_bars(path, "sigmoid"), (7, 4)),
     "gallery": (_draw_gallery, (10.5, 9.6)),
     "gallery, 1": (lambda path: _draw_gallery(path, 1), (10.5, 2.4)),
     "gallery, 0": (lambda path: _draw_gallery(path, 0), (10.5, 2.4)),
@@ -89,7 +98,7 @@ FIGURES: dict[str, tuple[Callable[[Path], None], tuple[float, float]]] = {  # an
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Every figure, each in a folder of its own."""
+    """Draw every figure, each in its own folder."""
     paths = {name: tmp_path_factory.mktemp("plots") / "figure.png" for name in FIGURES}
     for name, (draw, _) in FIGURES.items():
         draw(paths[name])
@@ -103,12 +112,14 @@ def _read(path: Path) -> NDArray[np.uint8]:
 
 
 def _ink(pixels: NDArray[np.uint8]) -> float:
-    """Share of the pixels that are not white."""
+    """Return the fraction of pixels that are not white."""
     return float((pixels < 250).any(axis=-1).mean())
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_a_figure_is_a_png_of_its_size_and_not_blank(name: str, drawn: dict[str, Path]) -> None:
+def test_a_figure_is_a_png_of_the_expected_size_and_not_blank(
+    name: str, drawn: dict[str, Path]
+) -> None:
     pixels = _read(drawn[name])
     height, width = pixels.shape[:2]
     inches = FIGURES[name][1]
@@ -121,46 +132,44 @@ def test_a_figure_is_a_png_of_its_size_and_not_blank(name: str, drawn: dict[str,
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_nothing_is_cut_off_at_the_border(name: str, drawn: dict[str, Path]) -> None:
-    """The outermost pixels are white: no label reaches past the edge."""
+def test_nothing_is_clipped_at_the_border(name: str, drawn: dict[str, Path]) -> None:
+    """The outermost pixels are white: no label crosses the edge."""
     pixels = _read(drawn[name])
     for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]):
         assert (edge > 250).all()
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_the_same_tables_give_the_same_bytes(
-    name: str, drawn: dict[str, Path], tmp_path: Path
-) -> None:
-    """Whatever was drawn between."""
+def test_equal_tables_give_equal_bytes(name: str, drawn: dict[str, Path], tmp_path: Path) -> None:
+    """Also after other figures were drawn."""
     FIGURES[name][0](tmp_path / "again.png")
     assert (tmp_path / "again.png").read_bytes() == drawn[name].read_bytes()
 
 
-def test_other_tables_give_other_pictures(tmp_path: Path) -> None:
+def test_other_tables_give_other_figures(tmp_path: Path) -> None:
     curves(_history(30), 29, tmp_path / "one.png")
     curves(_history(29), 28, tmp_path / "two.png")
     assert not np.array_equal(_read(tmp_path / "one.png"), _read(tmp_path / "two.png"))
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_a_png_holds_no_date_or_version(name: str, drawn: dict[str, Path]) -> None:
+def test_a_png_contains_no_date_or_version(name: str, drawn: dict[str, Path]) -> None:
     with Image.open(drawn[name]) as image:
         image.load()
         assert set(image.info) <= {"dpi"}
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_a_failed_drawing_leaves_the_old_figure_and_nothing_else(
+def test_a_failed_write_leaves_the_old_figure_and_nothing_else(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def half(_: Figure, path: Path, **__: Any) -> None:
+    def fail_halfway(_: Figure, path: Path, **__: Any) -> None:
         path.write_bytes(b"\x89PNG half")
         raise OSError("No space left on device")
 
     old = tmp_path / "figure.png"
     old.write_bytes(b"the last one")
-    monkeypatch.setattr(Figure, "savefig", half)
+    monkeypatch.setattr(Figure, "savefig", fail_halfway)
     with pytest.raises(OSError, match="No space left"):
         FIGURES[name][0](old)
     assert old.read_bytes() == b"the last one"
@@ -170,50 +179,48 @@ def test_a_failed_drawing_leaves_the_old_figure_and_nothing_else(
 def test_a_drawn_figure_is_closed(tmp_path: Path) -> None:
     curves(_history(2), 1, tmp_path / "curves.png")
     confusion(_predictions(2), _names(2), tmp_path / "confusion.png")
-    channel_bars(_channels(HITS, 450), 50, tmp_path / "channels.png")
+    _draw_bars(tmp_path / "channels.png")
     _draw_gallery(tmp_path / "gallery.png", 1)
     assert plt.get_fignums() == []
 
 
-def test_a_figures_folder_is_made(tmp_path: Path) -> None:
+def test_the_folder_of_a_figure_is_created(tmp_path: Path) -> None:
     curves(_history(3), 2, tmp_path / "plots" / "new" / "curves.png")
     assert (tmp_path / "plots" / "new" / "curves.png").is_file()
 
 
 def _texts(monkeypatch: pytest.MonkeyPatch, draw: Callable[[Path], None], path: Path) -> list[str]:
-    """All texts that a figure shows."""
-    found: list[str] = []
+    """Return all texts that a figure shows."""
+    shown: list[str] = []
     savefig = Figure.savefig
 
-    def listen(figure: Figure, *args: Any, **options: Any) -> None:
+    def record(figure: Figure, *args: Any, **options: Any) -> None:
         savefig(figure, *args, **options)
         texts = figure.findobj(lambda artist: hasattr(artist, "get_text"))
-        found.extend(text.get_text() for text in texts if text.get_visible())
+        shown.extend(text.get_text() for text in texts if text.get_visible())
 
-    monkeypatch.setattr(Figure, "savefig", listen)
+    monkeypatch.setattr(Figure, "savefig", record)
     draw(path)
-    return found
+    return shown
 
 
-def test_curves_mark_the_epoch_of_the_lowest_validation_loss(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_curves_mark_the_best_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     marked: list[float] = []
     axvline = plt.Axes.axvline
 
-    def listen(axis: plt.Axes, x: float, **options: Any) -> Any:
+    def record(axis: plt.Axes, x: float, **options: Any) -> Any:
         marked.append(x)
         return axvline(axis, x, **options)
 
-    monkeypatch.setattr(plt.Axes, "axvline", listen)
+    monkeypatch.setattr(plt.Axes, "axvline", record)
     curves(_history(30), 17, tmp_path / "curves.png")
     assert marked == [17, 17]
 
 
-def test_confusion_shows_shares_of_the_true_class(
+def test_confusion_shows_fractions_of_the_true_class(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of four ants one is taken for a bee; of the cats there is no image."""
+    """One of four ants is predicted as a bee; there is no image of a cat."""
     predictions = pd.DataFrame({"label": [0, 0, 0, 0, 1], "predicted": [0, 0, 0, 1, 1]})
     names = ["ant", "bee", "cat"]
     texts = _texts(
@@ -232,30 +239,46 @@ def test_confusion_keeps_classes_without_images_or_predictions(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("count", [7, 9, 60, 450])
-def test_bars_are_drawn_for_no_hit_and_for_no_miss(count: int, tmp_path: Path) -> None:
+def test_bars_are_drawn_for_accuracies_of_0_and_1(count: int, tmp_path: Path) -> None:
     channels = _channels((count, 0, count, 0, 1, count - 1, count // 2), count)
-    channel_bars(channels, 2, tmp_path / "channels.png")
+    channel_bars(channels, 2, tmp_path / "channels.png", channel_mode="zero")
     assert _ink(_read(tmp_path / "channels.png")) > 0.05
 
 
 def test_bars_are_labelled_with_set_and_accuracy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    channels = _channels(HITS, 450)
-    texts = _texts(
-        monkeypatch, lambda path: channel_bars(channels, 50, path), tmp_path / "channels.png"
-    )
-    for name, record in channels.items():
+    texts = _texts(monkeypatch, _draw_bars, tmp_path / "channels.png")
+    for name, record in _channels(CORRECT, 450).items():
         assert name in texts
         assert f"{record['accuracy']:.3f}" in texts
     assert "chance" in texts
+
+
+@pytest.mark.parametrize(
+    ("channel_mode", "label"),
+    [
+        ("zero", "channels given (others set to 0)"),
+        ("slice", "channels given (others left out)"),
+        ("sigmoid", "channels given (sigmoid of their bytes, others left out)"),
+    ],
+)
+def test_bars_state_what_happens_to_the_other_channels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, channel_mode: str, label: str
+) -> None:
+    draw = partial(_draw_bars, channel_mode=channel_mode)
+    assert label in _texts(monkeypatch, draw, tmp_path / "channels.png")
+
+
+def test_every_channel_mode_has_a_label() -> None:
+    assert figures._OTHER_CHANNELS.keys() == set(get_args(ChannelMode))
 
 
 def test_gallery_shows_every_picture_and_caption(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Seven pictures in rows of three: the last row has one."""
-    captions = [f"picture {place}" for place in range(7)]
+    captions = [f"picture {index}" for index in range(7)]
     texts = _texts(
         monkeypatch,
         lambda path: gallery(_pictures(7), captions, path, title="all seven", columns=3),
@@ -276,23 +299,23 @@ ODD_NAMES = ["$5 to $10", r"$\frac{$", "_hidden", "a_b^c", "100 % wool", "plain"
 
 
 @pytest.mark.parametrize("kind", ["confusion", "gallery"])
-def test_names_of_classes_are_shown_as_they_are(
+def test_class_names_are_shown_literally(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A folder may have any name: what stands between dollars is no formula."""
-    figures: dict[str, Callable[[Path], None]] = {
+    """A folder may have any name: text between dollars is not a formula."""
+    kinds: dict[str, Callable[[Path], None]] = {
         "confusion": lambda path: confusion(_predictions(6), ODD_NAMES, path),
         "gallery": lambda path: gallery(_pictures(6), ODD_NAMES, path, title="t", columns=6),
     }
-    texts = _texts(monkeypatch, figures[kind], tmp_path / "figure.png")
+    texts = _texts(monkeypatch, kinds[kind], tmp_path / "figure.png")
     assert set(ODD_NAMES) <= set(texts)
 
 
 @pytest.mark.parametrize("count", [2, 10])
-def test_long_names_of_classes_are_shortened_in_the_middle(
+def test_long_class_names_are_shortened_in_the_middle(
     count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They fit (else matplotlib warns, which is an error here) and can be told apart."""
+    """They fit (else matplotlib warns, which is an error here) and remain distinct."""
     names = [f"a class whose name goes on and on until it reaches its number {n}" for n in range(9)]
     names = [*names, "one of 28 letters, in whole."][-count:]
     shown = [f"{name[:14]}…{name[-13:]}" for name in names[:-1]] + names[-1:]
@@ -306,7 +329,7 @@ def test_long_names_of_classes_are_shortened_in_the_middle(
         assert (edge > 250).all()
 
 
-def test_captions_do_not_reach_past_the_edge(tmp_path: Path) -> None:
+def test_captions_do_not_cross_the_edge(tmp_path: Path) -> None:
     name = "a class with a name of many words"
     captions = [f"{name}\nas {name}\n(0.98)"] * 6
     gallery(_pictures(6), captions, tmp_path / "gallery.png", title="t", columns=6)
@@ -315,7 +338,7 @@ def test_captions_do_not_reach_past_the_edge(tmp_path: Path) -> None:
     assert (pixels[:, -1] > 250).all()
 
 
-def test_epochs_are_whole_numbers_even_if_there_is_but_one(
+def test_epochs_are_whole_numbers_even_for_a_single_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts = _texts(monkeypatch, lambda path: curves(_history(1), 0, path), tmp_path / "curves.png")

@@ -56,8 +56,8 @@ def steps(
     """Yield a batch of uint8 images and its augmentation parameters for each step."""
     recipe, count = recipe_of(job, augmented=augmented), job.batch_size * job.batches
     plan = plan_epoch(count, job.image_size, recipe.augment, job.seed, 0)
-    augment_params = AugmentParams.of(plan, all_indices(count), device)
+    augment_params = AugmentParams.from_plan(plan, all_indices(count), device)
     for step, (images, labels) in enumerate(cycled(uint8_batches(job, device), job.all_steps)):
         first = step % job.batches * job.batch_size
         indices = all_indices(count)[first : first + job.batch_size]
-        yield Batch(images, labels, indices), augment_params.part(first, job.batch_size)
+        yield Batch(images, labels, indices), augment_params.narrow(first, job.batch_size)

@@ -102,13 +102,13 @@ def _bare(
 ) -> float:
     """Return the seconds of an epoch's steps, or of the first `steps`."""
     count = sum(len(batch.indices) for batch in memory.all_batches)
-    augment_params = AugmentParams.of(
+    augment_params = AugmentParams.from_plan(
         _plan(train_step, count, job), all_indices(count), train_step.device
     )
     done, start = 0, now(train_step.device)
     for batch in memory.all_batches[:steps]:
         images = len(batch.indices)
-        part = augment_params.part(done, images)
+        part = augment_params.narrow(done, images)
         train_step.step(batch, part, images=images, lr=job.lr, image_size=job.image_size)
         done += images
     return now(train_step.device) - start

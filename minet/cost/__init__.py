@@ -1,1 +1,1 @@
-"""What a model costs: parameters, multiply-adds, memory, depth."""
+"""Costs of a model: parameters, multiply-adds, memory, depth."""

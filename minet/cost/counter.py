@@ -1,4 +1,4 @@
-"""What a model costs: parameters, multiply-adds, memory, depth - and what was not counted."""
+"""Costs of a model: parameters, multiply-adds, memory, depth - and the uncounted operations."""
 
 import logging
 import math
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-# the operations that multiply and add, by fvcore's names; products are those of two features, or
-# of attention with the kernels that it mixes
+# operations that count as multiply-adds, by fvcore's names; products are of two feature tensors,
+# or of attention with the kernels that it mixes
 _MULTIPLY_ADDS = {
     "convolution": ("conv",),
     "linear": ("linear", "addmm"),
@@ -23,14 +23,14 @@ _VIEWS = ("T", "View", "UnsafeView", "Transpose", "Permute", "ReshapeAlias", "Ex
 
 
 def count_costs(model: nn.Module, *, channels: int, image_size: int) -> dict[str, Any]:
-    """Count one forward pass of one image in evaluation: the record of metrics/cost.json.
+    """Return the record of metrics/cost.json: one forward pass of one image in evaluation mode.
 
-    `macs` are fvcore's multiply-adds, the sum of those of convolutions, linear layers and matrix
-    products (`macs_*`); `flops` are torch's own count of the same (two a multiply-add);
-    `counted_ops` adds what fvcore counts of norms and pools. Megabytes are 10^6 bytes; activations
-    are what autograd keeps of one float32 image for the backward pass. `depth` is the longest chain
-    of layers with weights that wait for one another. `uncounted` names the operations that fvcore
-    has no rule for, with how often they ran.
+    `macs` are fvcore's multiply-adds, the sum over convolutions, linear layers and matrix products
+    (`macs_*`); `flops` is torch's own count of the same, two per multiply-add; `counted_ops` adds
+    what fvcore counts for norms and pools. Megabytes are 10^6 bytes; activations are the tensors
+    that autograd saves of one float32 image for the backward pass. `depth` is the longest chain of
+    dependent layers with weights. `uncounted` maps each operation for which fvcore has no rule to
+    the number of times it ran.
     """
     model = model.eval()
     image = torch.zeros(1, channels, image_size, image_size)
@@ -55,14 +55,14 @@ def count_costs(model: nn.Module, *, channels: int, image_size: int) -> dict[str
 
 
 def counts_disagree(record: dict[str, Any]) -> bool:
-    """Whether fvcore and torch differ by over 0.1 % on multiply-adds: one of them is blind."""
+    """Whether fvcore and torch differ by over 0.1 % on multiply-adds, so that one is wrong."""
     return bool(abs(record["flops"] - 2 * record["macs"]) > 0.002 * record["macs"])
 
 
 def _fvcore_counts(model: nn.Module, image: Tensor) -> tuple[dict[str, int], dict[str, int]]:
-    logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)  # told in `uncounted`
+    logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)  # see `uncounted`
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # fvcore stands on torch.jit, which is deprecated
+        warnings.simplefilter("ignore")  # fvcore uses torch.jit, which is deprecated
         from fvcore.nn import FlopCountAnalysis
 
         analysis = FlopCountAnalysis(model, image).set_op_handle(**_HANDLES)
@@ -78,25 +78,29 @@ def _torch_flops(model: nn.Module, image: Tensor) -> int:
 
 
 def _activation_bytes(model: nn.Module, image: Tensor) -> int:
-    """Bytes that autograd keeps of a forward pass, shared storage once, weights not."""
-    weights = {tensor.untyped_storage().data_ptr() for tensor in model.state_dict().values()}
-    kept: dict[int, Tensor] = {}  # holds the tensors: a freed storage's address would come again
+    """Return the bytes that autograd saves in a forward pass; shared storage counts once.
 
-    def keep(tensor: Tensor) -> Tensor:
+    Weights and buffers do not count.
+    """
+    weights = {tensor.untyped_storage().data_ptr() for tensor in model.state_dict().values()}
+    saved: dict[int, Tensor] = {}  # holds the tensors: the address of a freed one may be reused
+
+    def save(tensor: Tensor) -> Tensor:
         address = tensor.untyped_storage().data_ptr()
         if address not in weights:
-            kept[address] = tensor
+            saved[address] = tensor
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
         model(image)
-    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    return sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
 
 
 def _product_macs(inputs: list[Any], outputs: list[Any], *, first: int) -> int:
-    """Multiply-adds of a product: each number of the output sums over the factors' inner axis.
+    """Return the multiply-adds of a product: output size times the length of the inner axis.
 
-    fvcore's own rule for `matmul` knows no vectors, and it has none for the others.
+    `first` is the position of the first factor among the inputs. fvcore's own rule for `matmul`
+    does not support vectors, and it has none for the others.
     """
     inner: int = inputs[first].type().sizes()[-1]
     count: int = math.prod(outputs[0].type().sizes())
@@ -104,7 +108,7 @@ def _product_macs(inputs: list[Any], outputs: list[Any], *, first: int) -> int:
 
 
 def _attention_macs(inputs: list[Any], _: list[Any]) -> int:
-    """Multiply-adds of scaled dot-product attention: queries with keys, weights with values."""
+    """Return the multiply-adds of scaled dot-product attention: QK^T, then weights times V."""
     query, key, value = (item.type().sizes() for item in inputs[:3])
     pairs: int = math.prod(query[:-1]) * key[-2]
     return pairs * int(query[-1] + value[-1])
@@ -119,36 +123,36 @@ _HANDLES = {
 
 
 def _depth(model: nn.Module, image: Tensor) -> int:
-    """Longest chain of layers with weights in the graph that autograd keeps of a forward pass."""
+    """Return the longest chain of layers with weights in autograd's graph of a forward pass."""
     node = model(image).grad_fn
     depths: dict[Any, int] = {}
     stack = [node]
     while stack:
         node = stack[-1]
-        waiting = [before for before in _before(node) if before not in depths]
-        if waiting:
-            stack += waiting
+        pending = [parent for parent in _parents(node) if parent not in depths]
+        if pending:
+            stack += pending
         else:
-            own = _is_layer(node)
-            depths[node] = own + max((depths[before] for before in _before(node)), default=0)
+            deepest = max((depths[parent] for parent in _parents(node)), default=0)
+            depths[node] = _is_layer(node) + deepest
             stack.pop()
     return depths[node]
 
 
 def _is_layer(node: Any) -> bool:
-    """Whether a node is a convolution, or a product of which one factor is a weight."""
+    """Whether a node is a convolution, or a product with a weight as a factor."""
     name = node.name()
     if name.startswith("Convolution"):
         return True
-    return name.startswith(_PRODUCTS) and any(map(_is_weight, _before(node)))
+    return name.startswith(_PRODUCTS) and any(map(_is_weight, _parents(node)))
 
 
 def _is_weight(node: Any) -> bool:
-    """Whether a node gives a parameter, or a view of one."""
+    """Whether a node is a parameter, or a view of one."""
     while node.name().startswith(_VIEWS):
-        node = next(_before(node))
+        node = next(_parents(node))
     return bool(node.name().endswith("AccumulateGrad"))
 
 
-def _before(node: Any) -> Iterator[Any]:
-    return (before for before, _ in node.next_functions if before is not None)
+def _parents(node: Any) -> Iterator[Any]:
+    return (parent for parent, _ in node.next_functions if parent is not None)

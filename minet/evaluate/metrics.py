@@ -1,4 +1,4 @@
-"""Scores of predictions: with intervals, per class, and the mistakes worth looking at."""
+"""Metrics of predictions: accuracy with its interval, per class, and the worst mistakes."""
 
 from collections.abc import Sequence
 from pathlib import PurePosixPath
@@ -15,14 +15,14 @@ Probabilities = NDArray[np.float64]
 
 
 def accuracy_record(labels: Labels, predicted: Labels) -> dict[str, float]:
-    """Share of hits with its 95 % Wilson interval."""
-    hits, count = int((labels == predicted).sum()), len(labels)
-    low, high = wilson_interval(hits, count)
-    return {"accuracy": hits / count, "accuracy_low": low, "accuracy_high": high}
+    """Return the accuracy and its 95 % Wilson interval."""
+    correct, count = int((labels == predicted).sum()), len(labels)
+    low, high = wilson_interval(correct, count)
+    return {"accuracy": correct / count, "accuracy_low": low, "accuracy_high": high}
 
 
 def score_record(labels: Labels, probabilities: Probabilities) -> dict[str, Any]:
-    """Give the record of metrics/test.json: labels (N,), probabilities (N, K).
+    """Return the record of metrics/test.json for labels (N,) and probabilities (N, K).
 
     Precision, recall and F1 are means over classes weighted by their number of images, as the
     reports print them (recall then equals accuracy), and macro_ unweighted; 0 for a class that is
@@ -44,7 +44,7 @@ def score_record(labels: Labels, probabilities: Probabilities) -> dict[str, Any]
 def class_rows(
     labels: Labels, predicted: Labels, names: Sequence[str]
 ) -> list[tuple[int, str, int, float, float, float]]:
-    """Give rows of plots/classes.csv: label, name, count, precision, recall, F1."""
+    """Return the rows of plots/classes.csv: label, name, count, precision, recall, F1."""
     values = _precision_recall_f1(labels, predicted, len(names), None)
     return [
         (label, name, int(count), float(precision), float(recall), float(f1))
@@ -57,21 +57,21 @@ def class_rows(
 def submission_rows(
     paths: Sequence[str], predicted: Labels, names: Sequence[str], ids: str, classes: str
 ) -> list[tuple[str, int | str]]:
-    """Give rows of a submission, as Kaggle takes predictions: an image's id and its class.
+    """Return rows in Kaggle's submission format: an image's id and its predicted class.
 
-    `ids` is stem, name or path of the file; `classes` number or name.
+    `ids` is the stem, name or path of the file; `classes` is number or name.
     """
-    known = [PurePosixPath(path) for path in paths]
-    said = [str(path) if ids == "path" else str(getattr(path, ids)) for path in known]
+    files = [PurePosixPath(path) for path in paths]
+    image_ids = [str(file) if ids == "path" else str(getattr(file, ids)) for file in files]
     labels = [int(label) if classes == "number" else names[label] for label in predicted]
-    return list(zip(said, labels, strict=True))
+    return list(zip(image_ids, labels, strict=True))
 
 
-def worst_mistakes(labels: Labels, probabilities: Probabilities, most: int) -> NDArray[np.int64]:
-    """Places of the wrong predictions with the highest confidence, the worst first: (M,)."""
+def worst_mistakes(labels: Labels, probabilities: Probabilities, limit: int) -> NDArray[np.int64]:
+    """Return the indices (M,) of the most confident wrong predictions, most confident first."""
     confidence = probabilities.max(axis=1)
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
-    return wrong[np.argsort(-confidence[wrong], kind="stable")][:most]
+    return wrong[np.argsort(-confidence[wrong], kind="stable")][:limit]
 
 
 def _precision_recall_f1(

@@ -1,1 +1,1 @@
-"""One architecture a file, and the registry that names them."""
+"""One architecture per file, and the registry that maps names to builders."""

@@ -1,7 +1,7 @@
-"""DenseNet-121 (1608.06993) behind a generated convolution that takes any number of channels.
+"""DenseNet-121 (arXiv:1608.06993) whose first convolution accepts any number of channels.
 
-What the task of report 001 asks for and its own module does not do: one generator, shared by all
-channels, turns a channel's mean into its 64 kernels of 7 x 7; the channels' outputs are added up.
+This is what the task of report 001 asks for, unlike the report's own module: one generator, shared
+by all channels, maps a channel's mean to its 64 kernels of 7 x 7; outputs are summed over channels.
 Depth 123. 7,400,498 parameters and 2,834.4 M multiply-adds at 50 classes, 3 channels and 224 px.
 """
 
@@ -18,22 +18,24 @@ NOT_PRETRAINED = ("features.conv0.",)
 
 
 class ChannelwiseConv(nn.Module):
-    """Conv7x7 of stride 2 to `planes` planes with a kernel generated from each channel's mean."""
+    """Conv7x7 of stride 2 whose kernel for each channel is generated from the channel's mean.
+
+    `hidden` is the width of the generator.
+    """
 
     any_channels: ClassVar = True
 
-    def __init__(self, planes: int, hidden: int) -> None:
-        """Take the planes out and the generator's features between."""
+    def __init__(self, out_channels: int, hidden: int) -> None:
         super().__init__()
-        self.shape = (planes, 7, 7)
+        self.shape = (out_channels, 7, 7)
         self.generator = nn.Sequential(
-            nn.Linear(1, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, planes * 49)
+            nn.Linear(1, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, out_channels * 49)
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, C, H, W), any C, to (N, planes, H/2, W/2)."""
+        """(N, C, H, W), any C, to (N, out_channels, H/2, W/2)."""
         means = images.mean(dim=(2, 3))[..., None]  # (N, C, 1)
-        kernels = self.generator(means).view(*images.shape[:2], *self.shape)  # (N, C, planes, 7, 7)
+        kernels = self.generator(means).view(*images.shape[:2], *self.shape)  # (N, C, O, 7, 7)
         return per_image_conv2d(images, kernels.transpose(1, 2), stride=2)
 
 

@@ -1,10 +1,10 @@
-"""DenseNet-121 (1608.06993) whose first kernels are generated from the image; report 001.
+"""DenseNet-121 (arXiv:1608.06993) whose first kernels are generated from the image; report 001.
 
-"Dynamic weight generation": the means of the three planes go through two linear layers that give
-the 64 x 3 kernels of 7 x 7. The number of channels is fixed; the report's "variable channels" are
-permutations of three. It prints 14.13 G multiply-adds: its generator runs image by image on
-vectors, which torchinfo takes for images of 9,408 pixels.
-Depth 123, two of the generator; the report goes by 121.
+"Dynamic weight generation": two linear layers map the means of the three channels to the 64 x 3
+kernels of 7 x 7. The number of channels is fixed; the report's "variable channels" are permutations
+of three. It prints 14.13 G multiply-adds: its generator runs image by image on vectors, which
+torchinfo takes for images of 9,408 pixels.
+Depth 123, two of the generator; the report states 121.
 8,209,842 parameters and 2,834.4 M multiply-adds at 50 classes and 224 px.
 """
 
@@ -14,26 +14,28 @@ from torchvision import models
 from minet.nn.dynamic_conv import per_image_conv2d
 from minet.nn.layers import check_at_least
 
-# as in the report: all but the generated convolution starts from ImageNet
+# as in the report: all but the generated convolution is initialised from ImageNet weights
 IMAGENET = models.DenseNet121_Weights.IMAGENET1K_V1
 NOT_PRETRAINED = ("features.conv0.",)
 
 
 class GeneratedConv(nn.Module):
-    """Conv7x7 of stride 2 to `planes` planes with a kernel generated from each image's means."""
+    """Conv7x7 of stride 2 whose kernel is generated from the channel means of each image.
 
-    def __init__(self, channels: int, planes: int, hidden: int) -> None:
-        """Take the planes in and out and the generator's features between."""
+    `hidden` is the width of the generator.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, hidden: int) -> None:
         super().__init__()
-        self.shape = (planes, channels, 7, 7)
+        self.shape = (out_channels, in_channels, 7, 7)
         self.generator = nn.Sequential(
-            nn.Linear(channels, hidden),
+            nn.Linear(in_channels, hidden),
             nn.ReLU(inplace=True),
-            nn.Linear(hidden, planes * channels * 49),
+            nn.Linear(hidden, out_channels * in_channels * 49),
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, channels, H, W) to (N, planes, H/2, W/2)."""
+        """(N, in_channels, H, W) to (N, out_channels, H/2, W/2)."""
         kernels = self.generator(images.mean(dim=(2, 3))).view(-1, *self.shape)
         return per_image_conv2d(images, kernels, stride=2)
 

@@ -1,6 +1,6 @@
-"""The table of models: a name, the same in params.yaml, and the builder it stands for.
+"""The table of models: names as in params.yaml, each with the path of its builder.
 
-Builders are named, not imported, so that a run loads one architecture and depends on one file.
+Builders are named, not imported, so that a run imports one architecture and depends on one file.
 """
 
 import importlib
@@ -42,7 +42,7 @@ MODELS = {
 
 
 def build(name: str, *, num_classes: int, **arguments: object) -> "nn.Module":
-    """Build a model of the table; InputError for a name or an argument that does not exist."""
+    """Build a model by its name; InputError for an unknown name or an invalid argument."""
     from minet.nn.build import build_by_name
 
     if name not in MODELS:
@@ -56,8 +56,8 @@ def build(name: str, *, num_classes: int, **arguments: object) -> "nn.Module":
 def argument_problems(name: str, arguments: dict[str, Any]) -> list[str]:
     """Check arguments against the builder's signature: names and types, as `models.<name>.<key>`.
 
-    A right signature is then called on torch's meta device, without memory, which finds values that
-    the builder refuses; its own defaults need no such trial.
+    If they match it, the builder is called on torch's meta device, without memory, to find values
+    that it rejects; its defaults need no check.
     """
     builder = pkgutil.resolve_name(MODELS[name])
     fields: dict[str, Any] = {
@@ -65,22 +65,22 @@ def argument_problems(name: str, arguments: dict[str, Any]) -> list[str]:
         for key, parameter in inspect.signature(builder, eval_str=True).parameters.items()
         if key != "num_classes"
     }
-    kind = create_model(name, __config__=ConfigDict(extra="forbid", strict=True), **fields)
+    schema = create_model(name, __config__=ConfigDict(extra="forbid", strict=True), **fields)
     try:
-        kind.model_validate(arguments)
+        schema.model_validate(arguments)
     except ValidationError as error:
-        return setting_problems(error, kind, prefix=("models", name))
+        return setting_problems(error, schema, prefix=("models", name))
     return _meta_problems(name, arguments, None) if arguments else []
 
 
 def pretrained_url(name: str) -> str | None:
-    """Where torchvision's ImageNet weights of a model are; None if it has none."""
+    """Return the address of torchvision's ImageNet weights of a model; None if it has none."""
     weights = getattr(_module(name), "IMAGENET", None)
     return None if weights is None else str(weights.url)
 
 
 def reinitialized_layers(name: str) -> tuple[str, ...]:
-    """First words of the layers that those weights have nothing for."""
+    """Return the prefixes of the layers that those weights do not contain."""
     return tuple(getattr(_module(name), "NOT_PRETRAINED", ()))
 
 
@@ -91,25 +91,25 @@ def _module(name: str) -> ModuleType:
 def input_problems(
     name: str, arguments: dict[str, Any], *, shape: tuple[int, int, int, int]
 ) -> list[str]:
-    """Run a model without memory on images (N, C, H, W) as training gives them."""
+    """Run a model on torch's meta device on images of a shape (N, C, H, W); return its errors."""
     return _meta_problems(name, arguments, shape)
 
 
 def _meta_problems(
     name: str, arguments: dict[str, Any], shape: tuple[int, int, int, int] | None
 ) -> list[str]:
-    """Build on torch's meta device and, given a shape, run; say what torch or the builder says."""
+    """Build on torch's meta device and, given a shape, run; return the error of either."""
     import torch
 
     from minet.nn.build import build_by_name
 
-    what = f"models.{name}"
+    prefix = f"models.{name}"
     try:
         with torch.device("meta"):
             model = build_by_name(MODELS[name], num_classes=2, arguments=arguments)
             if shape is not None:
-                what += f": does not take batches of {' x '.join(map(str, shape))}"
+                prefix += f": does not take batches of {' x '.join(map(str, shape))}"
                 model(torch.empty(shape))
     except (ValueError, TypeError, RuntimeError) as error:
-        return [f"{what}: {str(error).partition(chr(10))[0]}"]
+        return [f"{prefix}: {str(error).partition(chr(10))[0]}"]
     return []

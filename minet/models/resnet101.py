@@ -1,5 +1,6 @@
-"""ResNet-101 (He et al. 2015, 1512.03385), torchvision's, which strides in the 3x3.
+"""ResNet-101 (He et al. 2015, arXiv:1512.03385), as in torchvision.
 
+The stride is in the Conv3x3 of a block, not in its first Conv1x1 as in the paper.
 42,602,610 parameters and 7,799.5 M multiply-adds at 50 classes and 224 px.
 """
 

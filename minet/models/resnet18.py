@@ -1,4 +1,4 @@
-"""ResNet-18 (He et al. 2015, 1512.03385), torchvision's; reports 000 and 002.
+"""ResNet-18 (He et al. 2015, arXiv:1512.03385), as in torchvision; reports 000 and 002.
 
 11,202,162 parameters and 1,813.6 M multiply-adds at 50 classes and 224 px.
 """

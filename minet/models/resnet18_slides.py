@@ -1,6 +1,6 @@
-"""ResNet-18 as the slides of report 004 write it: a bias in each second and shortcut convolution.
+"""ResNet-18 as in the slides of report 004: biases in each block's second and shortcut convolution.
 
-torchvision's ResNet-18 (1512.03385) plus 2,816 biases, which the batch norms behind them cancel.
+torchvision's ResNet-18 (arXiv:1512.03385) plus 2,816 biases, which the batch norms cancel.
 11,204,978 parameters and 1,813.6 M multiply-adds at 50 classes and 224 px.
 """
 
@@ -21,7 +21,7 @@ def resnet18_slides(*, num_classes: int) -> nn.Module:
 
 
 def _biased(conv: nn.Conv2d) -> nn.Conv2d:
-    """Give a convolution of the same kind with a bias and torch's own initial weights."""
+    """Return a convolution of the same shape with a bias, initialised by torch's default."""
     return nn.Conv2d(
         conv.in_channels,
         conv.out_channels,

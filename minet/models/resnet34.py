@@ -1,5 +1,6 @@
-"""ResNet-34 (He et al. 2015, 1512.03385), torchvision's; the baseline of the four-layer task.
+"""ResNet-34 (He et al. 2015, arXiv:1512.03385), as in torchvision.
 
+The baseline of the four-layer task.
 21,310,322 parameters and 3,663.3 M multiply-adds at 50 classes and 224 px.
 """
 

@@ -1,5 +1,6 @@
-"""ResNet-50 (He et al. 2015, 1512.03385), torchvision's (stride in the 3x3); reports 002, 004.
+"""ResNet-50 (He et al. 2015, arXiv:1512.03385), as in torchvision; reports 002 and 004.
 
+The stride is in the Conv3x3 of a block, not in its first Conv1x1 as in the paper.
 23,610,482 parameters and 4,087.2 M multiply-adds at 50 classes and 224 px.
 """
 

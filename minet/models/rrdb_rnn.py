@@ -1,7 +1,8 @@
 """The "RRDB_RNN" of report 001: one convolution applied `times` in a row with shared weights.
 
-No norm, activation or skip stands between the repeats; the published checkpoint is the one
-without residual. 74,354 parameters and 426.3 M multiply-adds at 50 classes, times 2 and 224 px.
+Then one layer of DenseNet (arXiv:1608.06993), a Conv1x1 and a linear layer. There is no norm,
+activation or skip connection between the repeats; the published checkpoint is the one without
+residual. 74,354 parameters and 426.3 M multiply-adds at 50 classes, times 2 and 224 px.
 """
 
 from torch import Tensor, nn
@@ -10,10 +11,9 @@ from minet.nn.layers import DenseLayer, check_at_least, head, stem
 
 
 class Repeat(nn.Module):
-    """A module applied to its own output a fixed number of times."""
+    """Apply a module `times` in a row; its output must have the shape of its input."""
 
     def __init__(self, module: nn.Module, times: int) -> None:
-        """Take a module whose output has the shape of its input."""
         super().__init__()
         self.module = module
         self.times = times
@@ -26,7 +26,7 @@ class Repeat(nn.Module):
 
 
 def rrdb_rnn(*, num_classes: int, times: int = 2) -> nn.Module:
-    """Build it: (N, 3, H, W) to (N, num_classes)."""
+    """Build it with random weights: (N, 3, H, W) to (N, num_classes)."""
     check_at_least(1, times=times)
     return nn.Sequential(
         stem(),

@@ -1,4 +1,4 @@
-"""Weights that say what they are."""
+"""Checkpoints: weights as safetensors, with a JSON file of metadata beside them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ from minet.nn.build import build_by_name
 
 
 def save_model(weights: Path, metadata: Path, state: Mapping[str, Tensor], record: Any) -> None:
-    """Write weights (safetensors) and beside them the metadata: all that is needed to use them."""
+    """Write a state dict (safetensors) and the metadata needed to rebuild and use the model."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     with atomic_write(weights) as partial:
         save_file(tensors, partial)
@@ -22,7 +22,10 @@ def save_model(weights: Path, metadata: Path, state: Mapping[str, Tensor], recor
 
 
 def load_model(weights: Path, metadata: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """Build the model that a metadata describes and load its weights; InputError if they differ."""
+    """Return the model that the metadata describes, with its weights, and the metadata.
+
+    InputError if the weights do not match the metadata.
+    """
     record = read_json(metadata)
     model = build_by_name(
         record["builder"], num_classes=len(record["classes"]), arguments=record["arguments"]

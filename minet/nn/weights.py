@@ -1,4 +1,4 @@
-"""Weights to start from: torchvision's or a file of one's own, and how they fit a model."""
+"""Initial weights: reading torchvision's or a user's file, and loading them into a model."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -12,32 +12,33 @@ from torch import Tensor, nn
 from minet.core.errors import InputError
 
 SUFFIXES = (".safetensors", ".pt", ".pth")
-_SHOWN = 8  # mismatches that an error names before it counts the rest
+_MAX_PROBLEMS = 8  # mismatches that an error names before it counts the rest
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a state dict: safetensors, or a torch file, of which no code is run.
+    """Read a state dict from safetensors or a torch file, whose code is never run.
 
-    A torch file may hold it under `state_dict` or `model` and with DataParallel's `module.` before
-    each name. Names of torchvision's old DenseNet files become today's.
+    A torch file may hold it under `state_dict` or `model`, with DataParallel's prefix `module.`.
+    Names of torchvision's old DenseNet files become the current ones. InputError if the file is
+    missing, not readable or contains anything but named tensors.
     """
-    found = _unpacked(path)
+    content = _load_file(path)
     for key in ("state_dict", "model"):
-        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
-            found = found[key]
-    if not isinstance(found, Mapping) or not found:
-        raise InputError(f"{path}: holds no weights by name but a {type(found).__name__}")
-    for name, tensor in found.items():
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not content:
+        raise InputError(f"{path}: contains no named weights but a {type(content).__name__}")
+    for name, tensor in content.items():
         if not isinstance(name, str):
-            raise InputError(f"{path}: {name!r} is no name of a tensor")
+            raise InputError(f"{path}: {name!r} is not a tensor name")
         if not isinstance(tensor, Tensor):
-            raise InputError(f"{path}: {name!r} is a {type(tensor).__name__}, no tensor")
-    prefix = "module." if all(name.startswith("module.") for name in found) else ""
-    return {_today(name.removeprefix(prefix)): tensor for name, tensor in found.items()}
+            raise InputError(f"{path}: {name!r} is a {type(tensor).__name__}, not a tensor")
+    prefix = "module." if all(name.startswith("module.") for name in content) else ""
+    return {_current_name(name.removeprefix(prefix)): tensor for name, tensor in content.items()}
 
 
-def _unpacked(path: Path) -> Any:
-    """Load what a file holds, whatever that is."""
+def _load_file(path: Path) -> Any:
+    """Load the content of a file, of any type."""
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -50,7 +51,7 @@ def _unpacked(path: Path) -> Any:
 
 
 def head_names(model: nn.Module, wider: nn.Module) -> set[str]:
-    """Names of the tensors whose shape depends on the number of classes.
+    """Return the names of the tensors whose shape depends on the number of classes.
 
     `wider` is the same model for more classes; torch's meta device is enough.
     """
@@ -65,40 +66,42 @@ def weight_problems(
     head: Collection[str],
     reinitialized: Collection[str],
 ) -> list[str]:
-    """Say what of the weights does not fit: what is missing, in excess or of another shape.
+    """Return a message for each weight that is missing, unexpected or of another shape.
 
-    A head of other classes fits (it stays as it is), and so do names that begin as one of `reinitialized`,
-    which the weights are known to lack.
+    Two mismatches are allowed: a head for another number of classes, which keeps its initial
+    values, and names that start with one of `reinitialized`, which the file is known to lack.
     """
-    wanted, free = model.state_dict(), tuple(reinitialized)
+    expected, optional = model.state_dict(), tuple(reinitialized)
     problems = []
-    for name, tensor in wanted.items():
+    for name, tensor in expected.items():
         counter = name.endswith("num_batches_tracked")  # files from before torch 0.4.1 lack it
-        there = weights.get(name)
-        if there is None and not (counter or name in head or name.startswith(free)):
+        loaded = weights.get(name)
+        if loaded is None and not (counter or name in head or name.startswith(optional)):
             problems.append(f"{name} is not in the file")
-        if there is not None and there.shape != tensor.shape and name not in head:
-            shapes = f"{tuple(there.shape)} in the file, {tuple(tensor.shape)} in the model"
+        if loaded is not None and loaded.shape != tensor.shape and name not in head:
+            shapes = f"{tuple(loaded.shape)} in the file, {tuple(tensor.shape)} in the model"
             problems.append(f"{name} is {shapes}")
-    extra = [name for name in weights if name not in wanted and not name.startswith(free)]
-    problems += [f"{name} is not in the model" for name in extra]
-    if len(problems) > _SHOWN:
-        problems[_SHOWN:] = [f"and {len(problems) - _SHOWN} more do not fit"]
+    unexpected = [
+        name for name in weights if name not in expected and not name.startswith(optional)
+    ]
+    problems += [f"{name} is not in the model" for name in unexpected]
+    if len(problems) > _MAX_PROBLEMS:
+        problems[_MAX_PROBLEMS:] = [f"and {len(problems) - _MAX_PROBLEMS} more do not fit"]
     return problems
 
 
-def start_from(model: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
-    """Load what fits of weights into a model; return the names that keep their values."""
-    wanted = model.state_dict()
-    fitting = {
+def load_matching(model: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
+    """Load the weights whose name and shape match; return the names that keep their values."""
+    expected = model.state_dict()
+    matching = {
         name: weights[name]
-        for name, tensor in wanted.items()
+        for name, tensor in expected.items()
         if name in weights and weights[name].shape == tensor.shape
     }
-    model.load_state_dict(fitting, strict=False)
-    return [name for name in wanted if name not in fitting]
+    model.load_state_dict(matching, strict=False)
+    return [name for name in expected if name not in matching]
 
 
-def _today(name: str) -> str:
-    """Give `denselayer1.norm.1.weight` of torchvision's DenseNet files today's name, `norm1`."""
+def _current_name(name: str) -> str:
+    """Rename `denselayer1.norm.1.weight` of torchvision's old DenseNet files to `norm1.weight`."""
     return re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d)\.", r"\1\2.", name)

@@ -118,7 +118,7 @@ def validate(
         for batch in prefetch_to_device(source.batches(order), device):
             if asked_to_stop():
                 return None
-            draws = None if plan is None else AugmentParams.of(plan, batch.indices, device)
+            draws = None if plan is None else AugmentParams.from_plan(plan, batch.indices, device)
             logits = engine.predict(batch.images, draws)
             labels = batch.labels.to(device)
             loss += F.cross_entropy(logits, labels, reduction="sum")
@@ -154,7 +154,7 @@ def _train_epoch(run: TrainContext, progress: TrainState, votes: StopConsensus) 
     progress.begin_epoch(run.steps)
     engine.model.train()
     order = share.order(plan.order)[progress.step * share.size :]
-    draws = AugmentParams.of(plan, order, engine.device)
+    draws = AugmentParams.from_plan(plan, order, engine.device)
     image_size = image_size_at(recipe, progress.epoch)
     done = 0
     batches = prefetch_to_device(run.train.batches(order), engine.device)
@@ -168,7 +168,7 @@ def _train_epoch(run: TrainContext, progress: TrainState, votes: StopConsensus) 
         progress.add(
             *engine.step(
                 batch,
-                draws.part(done, len(batch.indices)),
+                draws.narrow(done, len(batch.indices)),
                 images=min(share.batch_size, run.count - step * share.batch_size),
                 lr=learning_rate(recipe, progress.epoch + (step + 0.5) / run.steps),
                 image_size=image_size,

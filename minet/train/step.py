@@ -40,7 +40,7 @@ class TrainStep:
     ) -> None:
         """Put the model on the device, compiled if the recipe asks; weights are as given."""
         self.recipe, self.device, self.team = recipe, device, team or ProcessGroup()
-        self.input_px, self.form = form.input_px, form.on(device)
+        self.input_px, self.form = form.input_px, form.to(device)
         self.planes = len(self.form.mean)
         self.model: nn.Module = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._norms = convert_sync_batchnorm(self.model) if self.team.world_size > 1 else []
@@ -138,7 +138,7 @@ class TrainStep:
             shape = (0, self.planes, image_size, image_size)
             return images.new_zeros(shape, dtype=torch.float32), labels, None
         inputs = to_input(images, self.form.resized(image_size), draws)
-        if draws.mixes is None:
+        if draws.mix_params is None:
             return inputs, labels, None
         if self.team.world_size > 1:  # partners follow, as `minet.augment.plan.Share` orders them
             inputs, partners = inputs.chunk(2)
@@ -146,7 +146,7 @@ class TrainStep:
         else:
             partners = inputs.roll(-1, dims=0)
             labels = torch.stack([labels, labels.roll(-1)])
-        inputs, shares = mix(inputs, partners, draws.mixes[: len(inputs)])
+        inputs, shares = mix(inputs, partners, draws.mix_params[: len(inputs)])
         return inputs, labels, shares
 
     def _micro_batches(self, images: int) -> list[slice]:

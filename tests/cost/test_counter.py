@@ -1,4 +1,4 @@
-"""Costs, counted by hand on small networks and pinned on the models."""
+"""Costs: counted by hand for small networks, pinned for the models."""
 
 import json
 from collections.abc import Callable
@@ -8,18 +8,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own idiom
 
+from minet.cost import counter as cost
 from minet.cost.counter import count_costs, counts_disagree
-from minet.cost.counter import counter as cost
 from minet.models.dwg_densenet121 import GeneratedConv
 from minet.models.dynamic_resnet18 import DynamicConv
 from minet.models.registry import MODELS, build
 from tests.helpers.pinned import DEPTHS
 
-SIDES_PX = {"alexnet4": 64, "resnet34_flatten": 224}  # of those that do not take 32
+IMAGE_SIZES = {"alexnet4": 64, "resnet34_flatten": 224}  # of models that do not accept 32
 
 
 class Branches(nn.Module):
-    """Two ways from image to features, one a convolution longer, then one linear layer."""
+    """Two paths from image to features, one a convolution longer, then one linear layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Branches(nn.Module):
 
 
 class Repeated(nn.Module):
-    """One convolution, three times over."""
+    """One convolution, applied three times."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,8 +42,8 @@ class Repeated(nn.Module):
         return self.conv(self.conv(self.conv(images)))
 
 
-class Odd(nn.Module):
-    """A linear layer and two operations that no counter has a rule for, one of them twice."""
+class Uncounted(nn.Module):
+    """A linear layer and two operations that fvcore does not count, one of them twice."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class Odd(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """Rows of the red plane read one after the other; fvcore has no rule for it, torch has."""
+    """A GRU over the rows of the red channel; torch counts it, fvcore has no rule for it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class Recurrent(nn.Module):
 
 
 def _chain() -> nn.Sequential:
-    """A convolution and two linear layers, for (N, 3, 8, 8)."""
+    """Return a convolution and two linear layers, for (N, 3, 8, 8)."""
     return nn.Sequential(
         nn.Conv2d(3, 4, 3, padding=1),
         nn.ReLU(),
@@ -108,7 +108,7 @@ BY_HAND = [
     [case[1:] for case in BY_HAND],
     ids=[case[0] for case in BY_HAND],
 )
-def test_counts_are_those_made_by_hand(
+def test_counts_equal_those_by_hand(
     model: nn.Module, parameters: int, macs: int, depth: int
 ) -> None:
     record = count_costs(model, channels=3, image_size=8)
@@ -122,7 +122,7 @@ def test_counts_are_those_made_by_hand(
 
 
 class Product(nn.Module):
-    """A function of the planes of an image, for products that are no layers."""
+    """A function of the channels of an image, for products that are not layers."""
 
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -132,10 +132,10 @@ class Product(nn.Module):
         return self.function(images[0])  # (3, 8, 8)
 
 
-def _attention(planes: Tensor) -> Tensor:
+def _attention(channels: Tensor) -> Tensor:
     """8 queries of 8 features over 5 keys and values of 6 features."""
-    keys, values = planes[1, None, :5], planes[2, None, :5, :6]
-    return F.scaled_dot_product_attention(planes[None, 0], keys, values)
+    keys, values = channels[1, None, :5], channels[2, None, :5, :6]
+    return F.scaled_dot_product_attention(channels[None, 0], keys, values)
 
 
 PRODUCTS = [
@@ -144,7 +144,7 @@ PRODUCTS = [
     ("matrix and vector", lambda x: x[0] @ x[1, 0], 8 * 8),
     ("vector and matrix", lambda x: x[0, 0] @ x[1], 8 * 8),
     ("vector and vector", lambda x: x[0, 0] @ x[1, 0], 8),
-    ("a matrix for all", lambda x: x @ x[0, :, :5], 3 * 8 * 5 * 8),
+    ("batch and matrix", lambda x: x @ x[0, :, :5], 3 * 8 * 5 * 8),
     ("mv", lambda x: torch.mv(x[0, :5], x[1, 0]), 5 * 8),
     ("bmm", lambda x: torch.bmm(x, x[:, :, :2]), 3 * 8 * 2 * 8),
     ("baddbmm", lambda x: torch.baddbmm(x, x, x), 3 * 8 * 8 * 8),
@@ -156,10 +156,10 @@ PRODUCTS = [
 @pytest.mark.parametrize(
     ("function", "macs"), [row[1:] for row in PRODUCTS], ids=[row[0] for row in PRODUCTS]
 )
-def test_products_of_features_are_counted_by_hand(
+def test_products_of_features_are_counted_but_are_not_layers(
     function: Callable[[Tensor], Tensor], macs: int
 ) -> None:
-    """They are work, but no layers: nothing is learnt in them."""
+    """They have multiply-adds but no weights."""
     record = count_costs(
         nn.Sequential(nn.Conv2d(3, 3, 1), Product(function)), channels=3, image_size=8
     )
@@ -169,8 +169,8 @@ def test_products_of_features_are_counted_by_hand(
     assert record["depth"] == 1
 
 
-def test_a_dynamic_convolution_is_counted_in_full() -> None:
-    """Attention 8 to 2 to 4, four kernels of 6 x 8 x 3 x 3 mixed, one convolution at 5 x 7."""
+def test_a_dynamic_convolution_is_counted_completely() -> None:
+    """Attention 8 to 2 to 4, four kernels of 6 x 8 x 3 x 3 mixed, one convolution at 5 x 5."""
     conv = nn.Conv2d(8, 6, 3, stride=2, padding=1, bias=False)
     layer = DynamicConv(conv, kernels=4, reduction=4, temperature=30.0, epochs=10)
     model = nn.Sequential(nn.Conv2d(3, 8, 1, bias=False), layer)
@@ -182,7 +182,7 @@ def test_a_dynamic_convolution_is_counted_in_full() -> None:
     assert record["depth"] == 1 + 4
 
 
-def test_mixing_the_kernels_of_dynamic_resnet18_is_2_and_a_half_percent() -> None:
+def test_mixing_the_kernels_of_dynamic_resnet18_adds_2_and_a_half_percent() -> None:
     """K times 11,157,504 weights mixed, on top of the static network's convolutions."""
     dynamic, static = (
         count_costs(build(name, num_classes=50), channels=3, image_size=224)
@@ -193,7 +193,7 @@ def test_mixing_the_kernels_of_dynamic_resnet18_is_2_and_a_half_percent() -> Non
     assert dynamic["macs"] / static["macs"] == pytest.approx(1.025, abs=5e-4)
 
 
-def test_a_generated_convolution_is_counted_in_full() -> None:
+def test_a_generated_convolution_is_counted_completely() -> None:
     record = count_costs(GeneratedConv(3, 4, 5), channels=3, image_size=8)
     assert record["macs_linear"] == 3 * 5 + 5 * (4 * 3 * 49)
     assert record["macs_convolution"] == 4 * 4 * (4 * 3 * 49)
@@ -201,12 +201,12 @@ def test_a_generated_convolution_is_counted_in_full() -> None:
 
 
 def test_attention_and_graph_of_parallel_are_counted_as_products() -> None:
-    """196 patches: queries with keys of 8, weights with values of 64; twice the graph's ties."""
+    """196 patches: queries and keys of 8, weights and values of 64; the adjacency twice."""
     record = count_costs(build("parallel", num_classes=50), channels=3, image_size=224)
     assert record["macs_product"] == 196 * 196 * (8 + 64) + 2 * 196 * 196 * 64
 
 
-def test_counted_ops_add_norms_and_pools_to_the_multiply_adds() -> None:
+def test_counted_ops_include_norms_and_pools() -> None:
     plain = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1))
     normed = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4))
     one, other = (count_costs(model, channels=3, image_size=8) for model in (plain, normed))
@@ -214,36 +214,36 @@ def test_counted_ops_add_norms_and_pools_to_the_multiply_adds() -> None:
     assert other["counted_ops"] > other["macs"]
 
 
-IMAGE, PLANES = 3 * 64 * 4, 4 * 64 * 4  # bytes of (1, 3, 8, 8) and (1, 4, 8, 8) in float32
+IMAGE, FEATURES = 3 * 64 * 4, 4 * 64 * 4  # bytes of (1, 3, 8, 8) and (1, 4, 8, 8) in float32
 
 
 @pytest.mark.parametrize(
-    ("model", "kept_bytes"),
+    ("model", "saved_bytes"),
     [
-        # a convolution keeps its input, ReLU its output, a linear layer its input
+        # a convolution saves its input, ReLU its output, a linear layer its input
         (nn.Conv2d(3, 4, 1), IMAGE),
-        (nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1)), IMAGE + PLANES),
-        # ReLU's output is the linear layer's input: one memory, counted once, also if in place
-        (_chain(), IMAGE + PLANES + 10 * 4),
+        (nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1)), IMAGE + FEATURES),
+        # ReLU's output is the linear layer's input: shared storage, counted once, also in place
+        (_chain(), IMAGE + FEATURES + 10 * 4),
         (
             nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(inplace=True), nn.Conv2d(4, 2, 1)),
-            IMAGE + PLANES,
+            IMAGE + FEATURES,
         ),
-        # each repeat keeps its own input
+        # each repeat saves its own input
         (Repeated(), 3 * IMAGE),
-        # max-pooling keeps its input and, in 8 bytes each, where the largest values stood
-        (nn.Sequential(nn.Conv2d(3, 4, 1), nn.MaxPool2d(2)), IMAGE + PLANES + 4 * 16 * 8),
-        # weights are no activations, nor are the running means of a norm
-        (nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)), IMAGE + PLANES),
+        # max pooling saves its input and the indices of the maxima, 8 bytes each
+        (nn.Sequential(nn.Conv2d(3, 4, 1), nn.MaxPool2d(2)), IMAGE + FEATURES + 4 * 16 * 8),
+        # weights are not activations, nor are the running means of a norm
+        (nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)), IMAGE + FEATURES),
     ],
     ids=["conv", "two convs", "chain", "relu in place", "repeated", "max-pool", "norm"],
 )
-def test_activations_are_what_the_backward_pass_needs(model: nn.Module, kept_bytes: int) -> None:
+def test_activations_are_what_the_backward_pass_needs(model: nn.Module, saved_bytes: int) -> None:
     record = count_costs(model, channels=3, image_size=8)
-    assert record["activation_mb"] == pytest.approx(kept_bytes / 1e6)
+    assert record["activation_mb"] == pytest.approx(saved_bytes / 1e6)
 
 
-def test_activations_grow_with_the_area_and_parameters_do_not() -> None:
+def test_activations_are_proportional_to_the_area_and_parameters_constant() -> None:
     small, large = (
         count_costs(build("cnn3", num_classes=50), channels=3, image_size=s) for s in (32, 64)
     )
@@ -251,62 +251,66 @@ def test_activations_grow_with_the_area_and_parameters_do_not() -> None:
     assert large["activation_mb"] / small["activation_mb"] == pytest.approx(4, rel=0.02)
 
 
-def test_channels_of_the_image_are_the_callers() -> None:
+def test_the_image_has_the_requested_channels() -> None:
     record = count_costs(nn.Conv2d(1, 4, 3, padding=1), channels=1, image_size=8)
     assert record["macs"] == 64 * 4 * 9
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_models_have_their_depth_and_both_counters_agree(name: str) -> None:
-    image_size = SIDES_PX.get(name, 32)
+def test_models_have_their_pinned_depth_and_both_counters_agree(name: str) -> None:
+    image_size = IMAGE_SIZES.get(name, 32)
     record = count_costs(build(name, num_classes=50), channels=3, image_size=image_size)
     assert name in DEPTHS, f'add to DEPTHS: "{name}": {record["depth"]},'
     assert record["depth"] == DEPTHS[name]
     assert record["flops"] == 2 * record["macs"]
     assert not counts_disagree(record)
-    assert json.loads(json.dumps(record)) == record  # plain numbers, fit for metrics/cost.json
+    assert json.loads(json.dumps(record)) == record  # valid JSON, for metrics/cost.json
 
 
-def test_a_residual_network_is_as_deep_as_its_longest_way() -> None:
-    """Shortcut convolutions (3 of resnet18's 21 weighted layers) lie beside the main way."""
+def test_the_depth_of_a_residual_network_is_that_of_its_longest_path() -> None:
+    """Shortcut convolutions (3 of resnet18's 21 layers with weights) are parallel to it."""
     model = build("resnet18", num_classes=2)
     weighted = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     assert len(weighted) == 21
     assert cost._depth(model.eval(), torch.zeros(1, 3, 32, 32)) == 18
 
 
-def test_what_is_not_counted_is_named_with_how_often_it_ran() -> None:
-    record = count_costs(Odd(), channels=3, image_size=8)
+def test_uncounted_operations_are_named_with_the_number_of_calls() -> None:
+    record = count_costs(Uncounted(), channels=3, image_size=8)
     assert record["uncounted"] == {"aten::cdist": 1, "aten::cumsum": 2}
     assert list(record["uncounted"]) == sorted(record["uncounted"])
-    assert record["macs"] == 8 * 8 * 5  # the rest is counted all the same
+    assert record["macs"] == 8 * 8 * 5  # the linear layer is counted
 
 
-def test_nothing_is_uncounted_where_all_is_counted() -> None:
+def test_uncounted_is_empty_if_all_operations_are_counted() -> None:
     assert count_costs(nn.Conv2d(3, 4, 3), channels=3, image_size=8)["uncounted"] == {}
 
 
-def test_a_layer_that_fvcore_does_not_see_makes_the_counts_disagree() -> None:
+def test_a_layer_that_fvcore_does_not_count_makes_the_counts_disagree() -> None:
     record = count_costs(Recurrent(), channels=3, image_size=8)
     assert record["uncounted"] == {"aten::gru": 1}
     assert record["macs"] == 0
-    assert record["flops"] == 2 * (2 * 8 * 8 * 24)  # 8 rows, 24 gates, from row and from state
+    assert record["flops"] == 2 * (2 * 8 * 8 * 24)  # 8 rows, 24 gates, of row and of state
     assert counts_disagree(record)
 
 
-def test_a_blind_torch_makes_the_counts_disagree(monkeypatch: pytest.MonkeyPatch) -> None:
-    blind = nn.Linear(2, 2)
-    seen = cost._torch_flops
-    monkeypatch.setattr(cost, "_torch_flops", lambda _, image: seen(blind, image[0, 0, :, :2]))
+def test_operations_that_torch_misses_make_the_counts_disagree(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    smaller = nn.Linear(2, 2)
+    original = cost._torch_flops
+    monkeypatch.setattr(
+        cost, "_torch_flops", lambda _, image: original(smaller, image[0, 0, :, :2])
+    )
     assert counts_disagree(count_costs(_chain(), channels=3, image_size=8))
 
 
-@pytest.mark.parametrize("blind", ["conv", "addmm"])
-def test_a_blind_fvcore_makes_the_counts_disagree(
-    monkeypatch: pytest.MonkeyPatch, blind: str
+@pytest.mark.parametrize("missed", ["conv", "addmm"])
+def test_operations_that_fvcore_misses_make_the_counts_disagree(
+    monkeypatch: pytest.MonkeyPatch, missed: str
 ) -> None:
-    """`addmm` stands for the linear layers too, as fvcore may call them either."""
-    kind = {"conv": "convolution", "addmm": "linear"}[blind]
+    """`addmm` includes `linear`, as fvcore may use either name for linear layers."""
+    kind = {"conv": "convolution", "addmm": "linear"}[missed]
     monkeypatch.setitem(cost._MULTIPLY_ADDS, kind, ())
     assert counts_disagree(count_costs(_chain(), channels=3, image_size=8))
 
@@ -314,14 +318,14 @@ def test_a_blind_fvcore_makes_the_counts_disagree(
 @pytest.mark.parametrize(
     ("flops", "disagree"), [(2_000, False), (2_001, False), (2_003, True), (1_997, True)]
 )
-def test_a_thousandth_is_the_limit(flops: int, disagree: bool) -> None:
+def test_counts_may_differ_by_a_thousandth(flops: int, disagree: bool) -> None:
     assert counts_disagree({"macs": 1_000, "flops": flops}) is disagree
 
 
-def test_counting_leaves_weights_and_running_means_as_they_are() -> None:
+def test_counting_leaves_weights_and_running_means_unchanged() -> None:
     model = build("rrdb", num_classes=50).train()
-    before = {key: value.clone() for key, value in model.state_dict().items()}
+    original = {key: value.clone() for key, value in model.state_dict().items()}
     count_costs(model, channels=3, image_size=64)
-    after = model.state_dict()
-    assert all(torch.equal(before[key], after[key]) for key in before)
+    counted = model.state_dict()
+    assert all(torch.equal(original[key], counted[key]) for key in original)
     assert all(parameter.grad is None for parameter in model.parameters())

@@ -1,4 +1,4 @@
-"""Counts and depths that every model is known by; a new model needs a row in each table."""
+"""Pinned counts and depths of every model; a new model needs a row in each table."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -6,10 +6,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Pin:
-    """What a model is known to cost at 50 classes and 224 px, to the last parameter.
+    """Costs of a model at 50 classes and 224 px; parameters are exact.
 
-    Multiply-adds are those of convolutions and linear layers. `small_px` is a side that costs
-    little to train at, `other_px` another than 224 to run at, None where there is none.
+    Multiply-adds are those of convolutions and linear layers. `small_px` is an image size at which
+    training is cheap, `other_px` a size other than 224 that the model accepts, None without one.
     """
 
     parameters: int
@@ -20,7 +20,7 @@ class Pin:
     other_px: int | None = 96
 
 
-# Counted by three tools and held against the reports' published figures. A new model needs a row.
+# counted by three tools and compared with the reports' published figures
 PINNED = {
     "alexnet4": [
         Pin(14_351_922, 253.2, small_px=64),
@@ -61,7 +61,7 @@ PINNED = {
     "rrdb_rnn": [Pin(74_354, 426.3)],
 }
 
-# longest chain of layers with weights
+# longest chain of dependent layers with weights
 DEPTHS = {
     "alexnet4": 7,
     "bottleneck3": 12,

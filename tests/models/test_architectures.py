@@ -1,4 +1,4 @@
-"""Every architecture of the table: counts, shapes, gradients, seeds, weights on disk, errors."""
+"""Every architecture: counts, shapes, gradients, seeds, weights on disk, errors."""
 
 import copy
 import importlib
@@ -20,9 +20,9 @@ from minet.models.registry import MODELS, argument_problems, build
 from tests.helpers.pinned import PINNED, Pin
 
 ANY_CHANNELS = {"dwg_any", "pool_attention"}
-# Parameters whose first gradient is 0: behind the gate `gamma` of attention, which starts at 0
+# parameters whose first gradient is 0: those behind the gate `gamma` of attention, initially 0
 GATED = {"parallel": r"0\.branches\.1\.(query|key|value)\..*"}
-# and those whose gradient is 0 but for rounding: a batch norm subtracts what the bias adds
+# parameters whose gradient is 0 up to rounding: biases that a batch norm cancels
 CANCELLED = {
     "cool": r"\d\.(main\.0|shortcut)\.0\.bias",
     "resnet18_slides": r"layer\d\.\d\.(conv2|downsample\.0)\.bias",
@@ -39,12 +39,12 @@ def _built(name: str, pin: Pin, *, seed: int = 0) -> nn.Module:
 
 
 @cache
-def _original(name: str, place: int) -> nn.Module:
-    return _built(name, PINNED[name][place])
+def _original(name: str, index: int) -> nn.Module:
+    return _built(name, PINNED[name][index])
 
 
 def _model(name: str, pin: Pin) -> nn.Module:
-    """A copy of the model of seed 0, which is quicker than another one."""
+    """Return a copy of the model of seed 0, which is faster than building it again."""
     return copy.deepcopy(_original(name, PINNED[name].index(pin)))
 
 
@@ -56,7 +56,7 @@ def _images(count: int, channels: int, image_size: int, seed: int = 0) -> torch.
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_has_a_pinned_row(name: str) -> None:
-    """A model joins the table with its counts, or not at all."""
+    """A new model needs its counts in the table."""
     if not PINNED.get(name):
         record = count_costs(build(name, num_classes=50), channels=3, image_size=224)
         parameters = record["parameters"]
@@ -64,13 +64,13 @@ def test_every_model_has_a_pinned_row(name: str) -> None:
         pytest.fail(f'add to PINNED: "{name}": [Pin({parameters:_}, {macs_millions:_.3f})],')
 
 
-def test_no_pinned_row_is_left_of_a_model_that_went() -> None:
+def test_every_pinned_row_has_a_model() -> None:
     assert PINNED.keys() == MODELS.keys()
 
 
 @pytest.mark.parametrize(("name", "pin"), CASES, ids=CASE_IDS)
-def test_counts_are_the_pinned_ones(name: str, pin: Pin) -> None:
-    """Parameters exactly, multiply-adds of convolutions and linear layers within 0.1 %."""
+def test_counts_equal_the_pinned_ones(name: str, pin: Pin) -> None:
+    """Parameters exactly; multiply-adds of convolutions and linear layers within 0.1 %."""
     record = count_costs(_model(name, pin), channels=pin.channels, image_size=224)
     assert record["parameters"] == pin.parameters
     macs = record["macs_convolution"] + record["macs_linear"]
@@ -87,7 +87,7 @@ def test_docstring_states_the_pinned_counts(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "pin"), CASES, ids=CASE_IDS)
-def test_output_has_a_row_an_image_and_a_column_a_class(name: str, pin: Pin) -> None:
+def test_output_has_a_row_per_image_and_a_column_per_class(name: str, pin: Pin) -> None:
     model = _model(name, pin).eval()
     for image_size in {224, pin.other_px} - {None}:
         with torch.inference_mode():
@@ -97,17 +97,17 @@ def test_output_has_a_row_an_image_and_a_column_a_class(name: str, pin: Pin) -> 
         assert torch.isfinite(logits).all()
 
 
-def test_a_model_of_one_size_refuses_another() -> None:
-    sized = {name: pin for name, pin in CASES if pin.other_px is None}
-    assert sized.keys() == {"resnet34_flatten"}
-    for name, pin in sized.items():
+def test_a_model_of_a_fixed_image_size_rejects_another() -> None:
+    fixed = {name: pin for name, pin in CASES if pin.other_px is None}
+    assert fixed.keys() == {"resnet34_flatten"}
+    for name, pin in fixed.items():
         with pytest.raises(ValueError, match="takes images of 224 x 224 px only, not 96 x 128"):
             _model(name, pin)(torch.zeros(1, 3, 96, 128))
 
 
 @pytest.mark.parametrize(("name", "pin"), CASES, ids=CASE_IDS)
-def test_every_parameter_gets_a_finite_and_non_zero_gradient(name: str, pin: Pin) -> None:
-    """In float64, in which rounding cannot be taken for a gradient."""
+def test_every_parameter_has_a_finite_and_non_zero_gradient(name: str, pin: Pin) -> None:
+    """In float64, so that a gradient cannot be a rounding error."""
     model = _model(name, pin).train().double()
     labels = torch.tensor([0, 17, 33, 49])
     F.cross_entropy(model(_images(4, pin.channels, pin.small_px).double()), labels).backward()
@@ -125,7 +125,7 @@ def test_every_parameter_gets_a_finite_and_non_zero_gradient(name: str, pin: Pin
     assert zero == explained
 
 
-def test_an_open_gate_passes_gradients_to_all_that_is_behind_it() -> None:
+def test_an_open_gate_passes_gradients_to_the_layers_behind_it() -> None:
     model = build("parallel", num_classes=50).train()
     with torch.no_grad():
         model.get_parameter("0.branches.1.gamma").fill_(1)
@@ -135,8 +135,10 @@ def test_an_open_gate_passes_gradients_to_all_that_is_behind_it() -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("channels", [1, 2, 3, 5])
-def test_another_number_of_channels_is_taken_or_refused_by_name(name: str, channels: int) -> None:
-    """Before the first layer, whatever the size; on the meta device nothing is computed."""
+def test_another_number_of_channels_is_accepted_or_rejected_by_name(
+    name: str, channels: int
+) -> None:
+    """Before the first layer, for any size; on the meta device nothing is computed."""
     with torch.device("meta"):
         model = build(name, num_classes=50).eval()
         images = torch.empty(2, channels, 224, 224)
@@ -157,8 +159,8 @@ def test_initial_weights_are_a_function_of_the_seed(name: str, pin: Pin) -> None
 
 
 @pytest.mark.parametrize(("name", "pin"), CASES, ids=CASE_IDS)
-def test_checking_arguments_draws_no_random_number(name: str, pin: Pin) -> None:
-    """The table's checks build the model once more on no device; the weights must not feel it."""
+def test_checking_arguments_uses_no_random_number(name: str, pin: Pin) -> None:
+    """The check builds the model on the meta device; the initial weights must not change."""
     builder = getattr(importlib.import_module(f"minet.models.{name}"), name)
     torch.manual_seed(0)
     direct = builder(num_classes=50, **pin.arguments).state_dict()
@@ -168,10 +170,10 @@ def test_checking_arguments_draws_no_random_number(name: str, pin: Pin) -> None:
 
 @pytest.mark.parametrize(("name", "pin"), CASES, ids=CASE_IDS)
 def test_weights_survive_safetensors(name: str, pin: Pin, tmp_path: Path) -> None:
-    """A model of other weights that loads the file gives the same logits to the last bit."""
+    """A model with other weights that loads the file returns bit-identical logits."""
     model, other = _model(name, pin).train(), _model(name, pin)
     with torch.no_grad():
-        model(_images(2, pin.channels, pin.small_px))  # running means that no fresh model has
+        model(_images(2, pin.channels, pin.small_px))  # changes the running means
         for parameter in other.parameters():
             parameter.zero_()
     save_file(model.state_dict(), tmp_path / "weights.safetensors")
@@ -182,7 +184,7 @@ def test_weights_survive_safetensors(name: str, pin: Pin, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_key_file_and_builder_have_one_name(name: str) -> None:
+def test_name_file_and_builder_are_the_same(name: str) -> None:
     assert MODELS[name] == f"minet.models.{name}:{name}"
     assert callable(getattr(importlib.import_module(f"minet.models.{name}"), name))
 
@@ -238,17 +240,16 @@ def test_every_file_of_models_is_in_the_table() -> None:
         ("resnet18", {"growth": 8}, "models.resnet18.growth is not a setting; allowed: none"),
     ],
 )
-def test_a_bad_argument_is_named_with_what_is_allowed(
+def test_an_invalid_argument_is_reported_with_the_allowed_values(
     name: str, arguments: dict[str, Any], problem: str
 ) -> None:
-    found = argument_problems(name, arguments)
-    assert found == [problem]
+    assert argument_problems(name, arguments) == [problem]
     with pytest.raises(InputError) as caught:
         build(name, num_classes=50, **arguments)
     assert caught.value.problems == (problem,)
 
 
-def test_all_bad_arguments_are_named_together() -> None:
+def test_all_invalid_arguments_are_reported_together() -> None:
     with pytest.raises(InputError) as caught:
         build("rrdb", num_classes=50, growth="8", times=2)
     text = str(caught.value)
@@ -256,7 +257,7 @@ def test_all_bad_arguments_are_named_together() -> None:
     assert "models.rrdb.times is not a setting" in text
 
 
-def test_an_unknown_model_is_refused_with_the_nearest_name_and_all_names() -> None:
+def test_an_unknown_model_is_rejected_with_the_nearest_name_and_all_names() -> None:
     with pytest.raises(InputError) as caught:
         build("resnet-18", num_classes=50)
     allowed = ", ".join(sorted(MODELS))
@@ -265,13 +266,13 @@ def test_an_unknown_model_is_refused_with_the_nearest_name_and_all_names() -> No
 
 
 @pytest.mark.parametrize("num_classes", [2, 5, 1000])
-def test_the_number_of_classes_is_the_callers(num_classes: int) -> None:
+def test_the_output_has_the_number_of_classes(num_classes: int) -> None:
     model = build("rrdb", num_classes=num_classes).eval()
     with torch.inference_mode():
         assert model(_images(1, 3, 32)).shape == (1, num_classes)
 
 
-def test_good_arguments_have_no_problems() -> None:
+def test_valid_arguments_have_no_problems() -> None:
     assert argument_problems("rrdb", {"growth": 1}) == []
     assert argument_problems("rrdb", {}) == []
 
@@ -283,9 +284,9 @@ def test_repeats_of_rrdb_rnn_share_their_weights(times: int) -> None:
 
 
 def test_growth_of_rrdb_widens_the_dense_layer() -> None:
-    """Stem 9,536; norms 2 (64 + P); 3x3 576 g; 1x1 P^2; head 50 (P + 1), with P = 64 + g."""
-    growth, planes = 8, 72
-    expected = 9_536 + 2 * 64 + 576 * growth + 2 * planes + planes**2 + 50 * (planes + 1)
+    """Stem 9,536; norms 2 (64 + C); 3x3 576 g; 1x1 C^2; head 50 (C + 1), with C = 64 + g."""
+    growth, channels = 8, 72
+    expected = 9_536 + 2 * 64 + 576 * growth + 2 * channels + channels**2 + 50 * (channels + 1)
     model = build("rrdb", num_classes=50, growth=growth)
     assert sum(parameter.numel() for parameter in model.parameters()) == expected
 
@@ -330,17 +331,17 @@ def _cnn3_by_hand(images: torch.Tensor, weights: Iterator[torch.Tensor]) -> torc
     ("name", "by_hand"),
     [("rrdb", _rrdb_by_hand), ("rrdb_rnn", _rrdb_rnn_by_hand), ("cnn3", _cnn3_by_hand)],
 )
-def test_layers_are_the_reports(
+def test_layers_equal_the_reports(
     name: str, by_hand: Callable[[torch.Tensor, Iterator[torch.Tensor]], torch.Tensor]
 ) -> None:
-    """The report's list of layers, written out once more, gives the same logits.
+    """The report's list of layers, implemented a second time, returns the same logits.
 
-    92 px leave 23 after the stem, an odd side, on which a forgotten pooling shows.
+    92 px become 23 after the stem, an odd size, which reveals a missing pooling layer.
     """
     model = _model(name, PINNED[name][0]).train()
     images = _images(4, 3, 92)
     with torch.no_grad():
-        model(images)  # running means and deviations that are not 0 and 1
+        model(images)  # running means and variances other than 0 and 1
         state = model.eval().state_dict()
         weights = iter(value for key, value in state.items() if "num_batches" not in key)
         assert torch.allclose(by_hand(images, weights), model(images), atol=1e-5)

@@ -43,7 +43,9 @@ def recipe(raw_params: dict[str, Any], **changes: Any) -> TrainSettings:
 
 def draws(augment: AugmentSettings) -> AugmentParams:
     """Give the draws of an epoch on the GPU, in the order of the split."""
-    return AugmentParams.of(plan_epoch(COUNT, IMAGE_SIZE, augment, 0, 0), all_indices(COUNT), GPU)
+    return AugmentParams.from_plan(
+        plan_epoch(COUNT, IMAGE_SIZE, augment, 0, 0), all_indices(COUNT), GPU
+    )
 
 
 @pytest.mark.parametrize(
@@ -58,7 +60,7 @@ def test_a_step_never_waits_for_the_gpu(raw_params, source: ListSource, extras) 
         torch.cuda.set_sync_debug_mode("default" if warm else "error")
         try:
             for number, batch in enumerate(batches):
-                part = epoch.part(32 * number, 32)
+                part = epoch.narrow(32 * number, 32)
                 engine.step(batch, part, images=32, lr=0.01, image_size=IMAGE_SIZE)
         finally:
             torch.cuda.set_sync_debug_mode("default")
@@ -79,7 +81,7 @@ def test_a_compiled_step_is_that_of_the_model_as_it_is(raw_params, source: ListS
         engine = TrainStep(build("resnet18", num_classes=10), run, SPEC, GPU)
         epoch, total = draws(run.augment), 0.0
         for number, batch in enumerate(source.batches(all_indices(COUNT))):
-            part = epoch.part(32 * number, 32)
+            part = epoch.narrow(32 * number, 32)
             total += engine.step(batch, part, images=32, lr=0.01, image_size=IMAGE_SIZE)[0].item()
         sums.append(total / COUNT)
     assert sums[0] == pytest.approx(sums[1], abs=1e-2)

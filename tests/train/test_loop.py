@@ -611,7 +611,7 @@ def test_validation_images_are_changed_as_the_plan_says(
     found, plain = validate(engine, blobs, plan), validate(engine, blobs)
     assert found is not None
     assert plain is not None
-    inputs = to_input(blobs.images, SPEC.on(CPU), AugmentParams.of(plan, np.arange(40), CPU))
+    inputs = to_input(blobs.images, SPEC.to(CPU), AugmentParams.from_plan(plan, np.arange(40), CPU))
     with torch.inference_mode():
         logits = model().eval()(inputs)
     by_hand = nn.functional.cross_entropy(logits, blobs.labels).item()
