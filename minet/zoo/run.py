@@ -14,14 +14,13 @@ from pathlib import Path
 from threading import Event
 
 from minet.core.errors import InputError
-from minet.core.files import atomic_write
 from minet.models.registry import MODELS
 from minet.zoo.ray_cluster import connected, find_origin, run_rows
 from minet.zoo.rows import read_zoo, with_baselines
 from minet.zoo.table import MEANING, transposed
 
 PARAMS, ROWS = Path("params.yaml"), Path("zoo/params.yaml")
-PIPELINE, TABLE = "zoo/dvc.yaml", Path("zoo/table.md")
+PIPELINE = "zoo/dvc.yaml"
 INPUTS, LOGS = Path("zoo/inputs"), Path("zoo/logs")
 _OWN = ("train", "evaluate", "cost")  # stages of a row, in their order
 _BUSY = "is busy"  # another DVC process holds a path for a moment
@@ -96,7 +95,6 @@ class _Rows:
         repro = ["repro", *(["--pull"] if pull else [])]
         if self.whole:
             _dvc([*repro, PIPELINE])
-            update_readme(Path("README.md"), TABLE)
             return
         runs = [f"{PIPELINE}:evaluate@{name}-{seed}" for name in self.names for seed in self.seeds]
         _dvc([*repro, *runs, *(f"{PIPELINE}:cost@{name}" for name in self.names)])
@@ -153,26 +151,6 @@ def changed_rows(status: Mapping[str, object]) -> dict[str, list[str]]:
         name: sorted(targets, key=lambda target: order[target.partition("@")[0]])
         for name, targets in rows.items()
     }
-
-
-def update_readme(page: Path, table: Path) -> None:
-    """Put the table of the rows between the markers of a page."""
-    lines = [line for line in table.read_text(encoding="utf-8").splitlines() if line]
-    first = next(place for place, line in enumerate(lines) if line.startswith("|"))
-    rows = []
-    for line in lines[first:]:
-        if not line.startswith("|"):
-            break
-        rows.append(line)
-    pattern = r"(<!-- zoo -->\n).*?(<!-- /zoo -->)"
-    before = page.read_text(encoding="utf-8")
-    text = "\n".join(rows)
-    after, found = re.subn(pattern, lambda m: f"{m[1]}{text}\n{m[2]}", before, flags=re.DOTALL)
-    if found != 1:
-        raise InputError(f"{page}: has {found} places between <!-- zoo --> and <!-- /zoo -->")
-    if after != before:
-        with atomic_write(page) as partial:
-            partial.write_text(after, encoding="utf-8")
 
 
 def _side_by_side(

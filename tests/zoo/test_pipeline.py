@@ -40,7 +40,6 @@ def test_it_ends_in_tables_and_a_page(zoo: Zoo) -> None:
     assert record["rows"]["r003_cool"]["against"]["row"] == "r003_resnet34"
     assert record["rows"]["r002_resnet18"]["classes"] == 5
     assert "`r003_cool`" in (zoo.folder / "zoo/table.md").read_text()
-    assert "`r003_cool`" in (zoo.folder / "README.md").read_text()
     page = (zoo.folder / "zoo/report.html").read_text()
     assert all(f'id="row-{row}"' in page for row in zoo.rows)
     submission = (zoo.folder / "zoo/runs/r002_resnet18/0/submission.csv").read_text().splitlines()

@@ -20,7 +20,7 @@ from minet.zoo.config import RowSettings, Zoo
 from minet.zoo.record import RowOutcome, SeedOutcome, zoo_record
 from minet.zoo.rows import check_zoo, row_settings, variant_of, variant_settings, with_baselines
 from minet.zoo.rows import run as zoo_run
-from minet.zoo.run import changed_rows, duplicate_runs, update_readme
+from minet.zoo.run import changed_rows, duplicate_runs
 from minet.zoo.table import channel_table, table_cells, zoo_table
 from stages.code import digests
 from stages.rows import _run_problems
@@ -327,18 +327,6 @@ def test_when_rows_are_called_off_no_twin_begins(
     assert begun == ["a-0"]
 
 
-def test_the_first_table_goes_between_the_markers(tmp_path: Path) -> None:
-    page, table = tmp_path / "README.md", tmp_path / "table.md"
-    table.write_text("# Title\n\nwords\n\n| a |\n| - |\n| 1 |\n\nmore\n\n| b |\n| - |\n")
-    page.write_text("before\n<!-- zoo -->\nold\n<!-- /zoo -->\nafter\n")
-    update_readme(page, table)
-    assert page.read_text() == ("before\n<!-- zoo -->\n| a |\n| - |\n| 1 |\n<!-- /zoo -->\nafter\n")
-    page.write_text("none\n")
-    with pytest.raises(InputError, match="has 0 places between"):
-        update_readme(page, table)
-    assert page.read_text() == "none\n"
-
-
 @pytest.fixture(scope="module")
 def record(root: Path) -> dict:
     """Give zoo/comparison.json as it is committed."""
@@ -352,11 +340,6 @@ def test_the_committed_tables_are_of_the_rows_as_they_are(raw, params, root: Pat
     table = (root / "zoo/table.md").read_text()
     assert zoo_table(record) in table
     assert channel_table(record) in table
-    shown = re.search(
-        r"<!-- zoo -->\n(.*)<!-- /zoo -->", (root / "README.md").read_text(), re.DOTALL
-    )
-    assert shown
-    assert shown[1].rstrip("\n") == zoo_table(record)
 
 
 def test_the_published_column_is_what_the_rows_say_was_printed(raw, record) -> None:
