@@ -3,7 +3,7 @@
 
 def refuse(*_: object, **__: object) -> None:
     """End the build."""
-    raise SystemExit("error: minet is no package; run it from its tree: `make setup`, docs/install.md")
+    raise SystemExit("error: minet is no package; run it from its tree: `make setup`")
 
 
 # the hooks of PEP 517 and 660 that a front end calls
