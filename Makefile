@@ -6,10 +6,10 @@ SHELL := /bin/bash
 .NOTPARALLEL:
 
 ALL := zoo reports loggers verify dev
-# which dependency groups of pyproject.toml `make setup` adds to the pipeline's needs
-GROUPS ?= $(ALL)
 # torch's build: cuda, which runs on a CPU too, or cpu, which is small
 TORCH ?=
+# which dependency groups of pyproject.toml `make setup` adds to what the pipeline needs
+GROUPS ?= $(if $(filter cpu,$(TORCH)),,$(ALL))
 PYTHON ?= python3
 VENV := .venv
 BENCH := .venv-bench
@@ -28,7 +28,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-setup: ## a virtual environment, with GROUPS="zoo ..." or all, TORCH=cpu (docs/install.md)
+setup: ## a virtual environment: 6.5 GB; TORCH=cpu 1.5 GB; GROUPS="zoo ..." (docs/install.md)
 	@tools/setup.sh $(GROUPS)
 
 repro: $(VENV)/.ready ## run the pipeline: images to metrics and plots

@@ -47,11 +47,12 @@ if [ "$torch" = cpu ]; then # the same versions, other files: without the hashes
   trap 'rm -f "$lock"' EXIT
   sed -E '/^torch(vision)?==/,/^ +# via/{/--hash/d; s/ \\$//}' requirements.lock >"$lock"
   options+=(--torch-backend cpu)
+else # 0.3 GB that make the first imports fast; what is chosen to be small does without
+  options+=(--compile-bytecode)
 fi
 
 .venv/bin/python -m pip install -q "$UV"
-.venv/bin/uv pip install -q --python .venv/bin/python --compile-bytecode -c "$lock" \
-  -r pyproject.toml "${options[@]}" || {
+.venv/bin/uv pip install -q --python .venv/bin/python -c "$lock" -r pyproject.toml "${options[@]}" || {
   [ "$torch" != cpu ] || echo "torch's builds for CPUs are on PyTorch's own index alone" >&2
   exit 1
 }
