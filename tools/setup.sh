@@ -53,7 +53,7 @@ fi
 
 .venv/bin/python -m pip install -q "$UV"
 .venv/bin/uv pip install -q --python .venv/bin/python -c "$lock" -r pyproject.toml "${options[@]}" || {
-  [ "$torch" != cpu ] || echo "torch's builds for CPUs are on PyTorch's own index alone" >&2
+  [ "$torch" != cpu ] || echo "error: TORCH=cpu needs PyTorch's own index; uv's message is above" >&2
   exit 1
 }
 echo "$torch $groups" >"$ready"
