@@ -28,7 +28,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-setup: ## a virtual environment: 6.5 GB; TORCH=cpu 1.5 GB; GROUPS="zoo ..." (docs/install.md)
+setup: ## a virtual environment: 7 GB; TORCH=cpu 1.5 GB; GROUPS="zoo ..." (docs/install.md)
 	@tools/setup.sh $(GROUPS)
 
 repro: $(VENV)/.ready ## run the pipeline: images to metrics and plots
