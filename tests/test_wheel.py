@@ -1,4 +1,4 @@
-"""`make wheel`: FFCV's wheel works where Debian's OpenCV and libjpeg-turbo are not."""
+"""`make wheel`: FFCV's wheel works without Debian's OpenCV and libjpeg-turbo."""
 
 import os
 import re
@@ -14,13 +14,13 @@ import pytest
 
 LIBRARY_FOLDERS = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib")
 PACKAGED = re.compile(r"lib(opencv_\w+|turbojpeg)\.so.*")
-# what Python and torch need themselves: of the C library, of the compiler, and zlib
+# what Python and torch themselves need: parts of the C library and of the compiler, and zlib
 EVERYWHERE = re.compile(r"(lib(c|m|dl|rt|pthread|z|stdc\+\+|gcc_s)|ld-linux[\w-]*)\.so\.\d+")
-# hides the files before "--" from the command after it; they come back with the mount namespace
+# hides the files before "--" from the command after it, as long as the mount namespace exists
 HIDE = 'while [ "$1" != -- ]; do mount --bind /dev/null "$1"; shift; done; shift; exec "$@"'
 
 PROBE = '''
-"""Writes a beton and reads it back: argv names the environment and a folder."""
+"""Write a beton and read it back; argv: the environment and a folder."""
 
 import ctypes
 import sys
@@ -37,10 +37,10 @@ IMAGE_SIZE = 32
 
 
 def pictures():
-    """Smooth ramps, which JPEG hardly changes."""
+    """Return smooth ramps, which JPEG hardly changes."""
     ramp = np.linspace(20, 200, IMAGE_SIZE)
-    plane = (ramp[:, None] + ramp[None, :]) / 2
-    return [np.stack([plane, plane.T[::-1], plane + step], -1).astype(np.uint8) for step in (0, 50)]
+    red = (ramp[:, None] + ramp[None, :]) / 2
+    return [np.stack([red, red.T[::-1], red + step], -1).astype(np.uint8) for step in (0, 50)]
 
 
 def write(path):
@@ -65,15 +65,15 @@ def main():
     except OSError:
         pass
     else:
-        raise AssertionError("this machine's libturbojpeg is not hidden")
+        raise AssertionError("libturbojpeg of this machine is not hidden")
     path = str(Path(folder, "two.beton"))
     write(path)
     images, labels = read(path)
     assert labels.ravel().tolist() == [3, 8], labels
-    far = np.abs(images.astype(int) - np.stack(pictures())).max()
-    assert far <= 8, f"pixels differ by up to {far}"
+    difference = np.abs(images.astype(int) - np.stack(pictures())).max()
+    assert difference <= 8, f"pixels differ by up to {difference}"
     small = np.empty((IMAGE_SIZE // 2, IMAGE_SIZE // 2, 3), np.uint8)
-    ffcv.libffcv.resize_crop(pictures()[0], 0, IMAGE_SIZE, 0, IMAGE_SIZE, small)  # OpenCV's part
+    ffcv.libffcv.resize_crop(pictures()[0], 0, IMAGE_SIZE, 0, IMAGE_SIZE, small)  # calls OpenCV
     blocks = pictures()[0].reshape(IMAGE_SIZE // 2, 2, IMAGE_SIZE // 2, 2, 3).mean((1, 3))
     assert np.abs(small - blocks).max() <= 1
 
@@ -85,7 +85,7 @@ if __name__ == "__main__":
 
 
 def make_wheel(root: Path, python: Path, folder: Path, **env: str) -> CompletedProcess[str]:
-    """Run `make wheel`; an outer make's flags, those of `make test-slow`, stay outside."""
+    """Run `make wheel` without the flags of an outer make, as `make test-slow` is."""
     make = shutil.which("make")
     assert make
     command = [make, "wheel", f"PYTHON={python}", f"DIST={folder}"]
@@ -97,7 +97,7 @@ def make_wheel(root: Path, python: Path, folder: Path, **env: str) -> CompletedP
 
 @pytest.fixture(scope="module")
 def wheel(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the wheel for the running Python; the folder was not there and holds nothing else."""
+    """Build the wheel for the running Python into a new folder, which then has nothing else."""
     folder = tmp_path_factory.mktemp("wheel") / "dist"
     done = make_wheel(root, Path(sys.executable), folder)
     assert done.returncode == 0, done.stderr
@@ -116,43 +116,43 @@ def test_wheel_is_small_and_named_for_the_locked_version(root: Path, wheel: Path
 
 
 def needed(library: Path) -> set[str]:
-    """Names of the libraries that a library asks for."""
+    """Return the names of the libraries that a library loads."""
     done = subprocess.run(["readelf", "-d", library], check=True, text=True, capture_output=True)
     return set(re.findall(r"\(NEEDED\).*\[(.+)\]", done.stdout))
 
 
 @pytest.mark.slow
-def test_wheel_needs_no_library_but_what_every_machine_has(wheel: Path, tmp_path: Path) -> None:
-    """No OpenCV, no libjpeg-turbo, and none of theirs, as X11, which servers lack."""
+def test_wheel_needs_only_libraries_that_every_machine_has(wheel: Path, tmp_path: Path) -> None:
+    """It needs no OpenCV, no libjpeg-turbo, and nothing that they need, such as X11."""
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path)
     (extension,) = tmp_path.glob("ffcv/_libffcv*.so")
     inside = {path.name: path for path in (tmp_path / "ffcv.libs").iterdir()}
-    own = [name for name in needed(extension) if re.match(r"lib(opencv|turbojpeg)", name)]
-    assert len(own) == 3  # OpenCV's core and imgproc, libturbojpeg
-    asked = set().union(*(needed(library) for library in (extension, *inside.values())))
-    assert {name for name in asked - set(inside) if not EVERYWHERE.fullmatch(name)} == set()
+    bundled = [name for name in needed(extension) if re.match(r"lib(opencv|turbojpeg)", name)]
+    assert len(bundled) == 3  # OpenCV's core and imgproc, libturbojpeg
+    loaded = set().union(*(needed(library) for library in (extension, *inside.values())))
+    assert {name for name in loaded - set(inside) if not EVERYWHERE.fullmatch(name)} == set()
 
 
 def private_mounts() -> list[str]:
-    """Words before a command that give it mounts of its own; skips where that is not allowed."""
-    words = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
-    trial = [*words, "sh", "-ec", HIDE, "sh", __file__, "--", "true"]
+    """Return a command prefix that gives private mounts; skip the test if they are not allowed."""
+    prefix = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
+    trial = [*prefix, "sh", "-ec", HIDE, "sh", __file__, "--", "true"]
     done = subprocess.run(trial, check=False, text=True, capture_output=True)
     if done.returncode:
-        pytest.skip(f"no private mounts, so no libraries can be hidden: {done.stderr.strip()}")
-    return words
+        pytest.skip(f"libraries cannot be hidden without private mounts: {done.stderr.strip()}")
+    return prefix
 
 
 def packaged_libraries() -> list[str]:
-    """Files of Debian's OpenCV and libjpeg-turbo; links to them lead to the same files."""
+    """Return the files of Debian's OpenCV and libjpeg-turbo, links resolved."""
     folders = {Path(folder).resolve() for folder in LIBRARY_FOLDERS}  # /lib is often /usr/lib
-    found = (path for folder in folders for path in folder.rglob("lib*.so*"))
-    return sorted({str(path.resolve()) for path in found if PACKAGED.fullmatch(path.name)})
+    paths = (path for folder in folders for path in folder.rglob("lib*.so*"))
+    return sorted({str(path.resolve()) for path in paths if PACKAGED.fullmatch(path.name)})
 
 
 def install(wheel: Path, folder: Path) -> Path:
-    """Make an environment of the wheel; what FFCV imports is found in the running one's."""
+    """Create an environment with the wheel; FFCV's imports come from the running environment."""
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     python = folder / "bin" / "python"
     options = ["--quiet", "--no-deps", "--no-index"]
@@ -165,14 +165,26 @@ def install(wheel: Path, folder: Path) -> Path:
 
 @pytest.mark.slow
 def test_wheel_works_without_the_debian_packages(wheel: Path, tmp_path: Path) -> None:
-    words = private_mounts()
+    prefix = private_mounts()
     environment = tmp_path / "environment"
     python = install(wheel, environment)
     probe = tmp_path / "probe.py"
     probe.write_text(PROBE)
     hidden = packaged_libraries()
-    assert hidden, "the wheel was built, so OpenCV must be somewhere"
-    command = [*words, "sh", "-ec", HIDE, "sh", *hidden, "--", python, probe, environment, tmp_path]
+    assert hidden, "the wheel was built, so this machine must have OpenCV"
+    command = [
+        *prefix,
+        "sh",
+        "-ec",
+        HIDE,
+        "sh",
+        *hidden,
+        "--",
+        python,
+        probe,
+        environment,
+        tmp_path,
+    ]
     done = subprocess.run(command, check=False, text=True, capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("read back\n")
@@ -186,12 +198,14 @@ def executable(path: Path, text: str) -> Path:
 
 
 @pytest.mark.parametrize("version", ["3.10.9", "3.14.0"])
-def test_a_python_out_of_range_is_one_line(root: Path, tmp_path: Path, version: str) -> None:
-    """The stub is the running Python, which takes itself for another version."""
-    told = tuple(map(int, version.split(".")))
-    posing = f"import sys; sys.version_info = {told}; exec(sys.argv[2])"
+def test_a_python_out_of_range_is_a_one_line_error(
+    root: Path, tmp_path: Path, version: str
+) -> None:
+    """The stub runs this Python under another version number."""
+    numbers = tuple(map(int, version.split(".")))
+    disguise = f"import sys; sys.version_info = {numbers}; exec(sys.argv[2])"
     script = f'#!/bin/sh\n[ "$1" != --version ] || exec echo "Python {version}"\n'
-    script += f'exec "{sys.executable}" -c "{posing}" "$@"\n'
+    script += f'exec "{sys.executable}" -c "{disguise}" "$@"\n'
     done = make_wheel(root, executable(tmp_path / "python", script), tmp_path / "dist")
     assert done.returncode
     message = f"error: Python {version}; minet needs Python 3.11 to 3.13"
@@ -201,7 +215,7 @@ def test_a_python_out_of_range_is_one_line(root: Path, tmp_path: Path, version: 
     assert not (tmp_path / "dist").exists()
 
 
-def test_a_machine_without_apt_is_told_the_packages(root: Path, tmp_path: Path) -> None:
+def test_without_apt_the_error_names_the_packages(root: Path, tmp_path: Path) -> None:
     tools = tmp_path / "tools"
     tools.mkdir()
     executable(tools / "id", "#!/bin/sh\necho 0\n")

