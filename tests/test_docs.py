@@ -123,6 +123,8 @@ def test_readme_prints_the_accuracies_that_the_zoo_has_as_published() -> None:
         for key in ("accuracy", "val_accuracy", "kaggle"):
             if key in figures:
                 published.setdefault(row["report"], set()).add(round(figures[key], 4))
+    ours = sum(row["report"] == "ours" for row in rows)
+    assert f"{len(rows) - ours} experiments and {ours} of ours" in reports
     lines = re.findall(r"^\| (\d{3}) \|(.*)$", reports, re.MULTILINE)
     assert {report for report, _ in lines} == published.keys() - {"ours"}
     for report, line in lines:

@@ -22,7 +22,7 @@ from tests.helpers.tree import ROOT
 def message(package: str, group: str) -> str:
     return (
         f"{package} is not installed; it is in the dependency group `{group}`: "
-        f"`uv pip install --overrides requirements.lock --group {group}`"
+        f"`make setup GROUPS={group}`"
     )
 
 

@@ -52,7 +52,7 @@ def check_installed(group: str, *packages: str) -> None:
 def _not_installed(package: str, group: str) -> InputError:
     return InputError(
         f"{package} is not installed; it is in the dependency group `{group}`: "
-        f"`uv pip install --overrides requirements.lock --group {group}`"
+        f"`make setup GROUPS={group}`"
     )
 
 

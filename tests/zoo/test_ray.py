@@ -26,7 +26,7 @@ from tests.helpers.project import Clone, Project, Zoo, ran
 ROWS = ("r003_cnn3", "r003_slice_r")
 RAY = pytest.mark.skipif(
     find_spec("ray") is None,
-    reason="Ray is not installed (uv pip install --overrides requirements.lock --group ray)",
+    reason="Ray is not installed (make setup GROUPS=ray)",
 )
 LONGEST_S = 400
 
@@ -143,7 +143,7 @@ def test_nodes_clone_origin_only_where_it_has_the_commit(bare: Bare, tmp_path: P
 
 def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(InputError, match="--group ray"), connected("auto"):
+    with pytest.raises(InputError, match="make setup GROUPS=ray"), connected("auto"):
         pass
 
 
