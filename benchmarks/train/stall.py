@@ -159,14 +159,14 @@ class _Loop:
         )
         context = TrainContext(
             settings=settings,
-            engine=self.train_step,
+            train_step=self.train_step,
             train=self.loader,
             val=self.val,
-            share=BatchSharder(self.job.batch_size),
-            count=self.loader.count,
+            sharder=BatchSharder(self.job.batch_size),
+            train_count=self.loader.count,
             plan=self._planned,
             store=_NoStore(),
-            watcher=Callbacks(steps=self._steps, history=lambda *_: None, epoch=lambda *_: None),
+            callbacks=Callbacks(steps=self._steps, history=lambda *_: None, epoch=lambda *_: None),
         )
         fit(context)
         start, end = self._marks

@@ -54,7 +54,7 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
     start = now(device)
     _step(train_step, batch, augment_params, job)
     step_ms = (now(device) - start) * 1e3
-    spec = train_step.form.resized(job.image_size)
+    spec = train_step.input_spec.resized(job.image_size)
     augmenting = _profiled(lambda: to_input(batch.images, spec, augment_params), device)
     ready = to_input(batch.images, spec, augment_params)
     with _no_augmentation(ready):

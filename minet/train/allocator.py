@@ -1,4 +1,4 @@
-"""How this process asks the system for memory; on a CPU it decides a training step's speed."""
+"""Settings of the C allocator; on a CPU they decide a training step's speed."""
 
 import ctypes
 
@@ -6,11 +6,12 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 def keep_freed_memory() -> bool:
-    """Keep freed memory for the next tensor instead of giving it back; whether that was possible.
+    """Keep freed memory for the next tensor; return whether the C library can do so.
 
-    glibc maps every large block anew and the kernel fills it with zeros page by page: on a CPU that
-    was 6 % of ResNet-18's training step and 37 % of dynamic ResNet-18's (docs/performance.md). The
-    process stays as large as it ever was; its first steps, in which it grows, gain nothing.
+    By default glibc maps every large block anew and the kernel zeroes it page by page: on a CPU
+    that was 6 % of ResNet-18's training step and 37 % of dynamic ResNet-18's
+    (docs/performance.md). The process never shrinks; its first steps, in which it grows, gain
+    nothing.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

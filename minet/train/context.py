@@ -1,4 +1,4 @@
-"""The parts that a run of training is made of, and what it leaves."""
+"""The parts that a training run is made of, and its result."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,41 +17,42 @@ from minet.train.step import TrainStep
 
 
 class Store(Protocol):
-    """Where a run's state is kept; `minet.train.snapshot.SnapshotStore` is one."""
+    """Where snapshots of a run are kept, e.g. `minet.train.snapshot.SnapshotStore`."""
 
     def load(self) -> dict[str, Any] | None:
-        """Give the last state saved, on the CPU, or None."""
+        """Return the last snapshot, on the CPU, or None."""
         ...
 
     def should_save(self) -> bool:
-        """Whether it is time for another save."""
+        """Whether the next snapshot is due."""
         ...
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Put a copy of a state in the place of the last one, soon."""
+        """Replace the last snapshot by a copy of a state; writing may go on in the background."""
         ...
 
     def finish(self) -> None:
-        """Wait until what was saved is on the disk."""
+        """Wait until the last snapshot is on the disk."""
         ...
 
 
 @dataclass(frozen=True)
 class Callbacks:
-    """What the loop tells the outside: steps as they come, and each epoch when it is over.
+    """What the loop calls to report: its steps, the history, each finished epoch.
 
-    A run that goes on gives the history so far once more: its file may be gone, since DVC removes
-    outputs before it runs a stage.
+    A resumed run reports the history once more before it trains: its file may be gone, since DVC
+    removes outputs before it runs a stage.
     """
 
-    steps: Callable[[Iterator[Batch], int, int, int], Iterable[Batch]]  # batches, epoch, done, all
+    # batches of an epoch, the epoch, steps done before, all steps -> the same batches
+    steps: Callable[[Iterator[Batch], int, int, int], Iterable[Batch]]
     history: Callable[[list[EpochRecord]], None]
     epoch: Callable[[list[EpochRecord], nn.Module], None]
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a run leaves: the weights of the best epoch and the story of all."""
+    """The weights of the best epoch, and the records of all epochs."""
 
     weights: dict[str, Tensor]
     best: EpochRecord
@@ -61,25 +62,25 @@ class TrainResult:
 
 @dataclass(frozen=True)
 class TrainContext:
-    """The parts of a run, for this process.
+    """The parts of a run, in this process.
 
-    `plan` gives an epoch's plan from its number; `val_plan` one of what is done to the images of
-    validation, or there is none and they stay as they are.
+    `plan` returns an epoch's plan from its number; `val_plan`, if given, that of the validation
+    images, which otherwise are not augmented.
     """
 
     settings: RunSettings
-    engine: TrainStep
+    train_step: TrainStep
     train: Source
     val: Source
-    share: BatchSharder
-    count: int  # training images, of all ranks
+    sharder: BatchSharder
+    train_count: int  # training images of all ranks
     plan: Callable[[int], EpochPlan]
     store: Store
-    watcher: Callbacks
+    callbacks: Callbacks
     val_plan: Callable[[int], EpochPlan] | None = None
-    interrupt: Interrupt = field(default_factory=lambda: Interrupt(patient=False))
+    interrupt: Interrupt = field(default_factory=lambda: Interrupt(ignore_repeats=False))
 
     @property
-    def steps(self) -> int:
+    def steps_per_epoch(self) -> int:
         """Steps of an epoch."""
-        return math.ceil(self.count / self.share.batch_size)
+        return math.ceil(self.train_count / self.sharder.batch_size)

@@ -1,4 +1,9 @@
-"""Moving averages of weights, which often score better than the weights of the last step."""
+"""Exponential moving average of weights, which often scores better than the last step's weights.
+
+torch's AveragedModel is not used: it averages all buffers or none, while the statistics of batch
+norms are to be averaged and others (a temperature, `num_batches_tracked`) taken as they are; and it
+copies its count of updates to the device at every update, for which a GPU step would wait.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,50 +11,55 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-_AVERAGED_BUFFERS = ("running_mean", "running_var")  # the others say what is, say a temperature
+_AVERAGED_BUFFERS = ("running_mean", "running_var")
 
 
 class EMA:
-    """The exponential moving average of a model's parameters and of its norms' statistics."""
+    """The average of a model's parameters and of its norms' statistics, from their present values.
+
+    `averages` holds it by the names of the model's state_dict. The decay of update n, from 1, is
+    min(decay, (1 + n) / (10 + n)), as in TensorFlow's ExponentialMovingAverage with `num_updates`:
+    the first averages soon forget the initial weights.
+    """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        """Begin with the weights as they are."""
-        self._decay, self._steps = decay, 0
+        self._decay, self._updates = decay, 0
         state = model.state_dict()
         names = {name for name, _ in model.named_parameters()}
         names |= {name for name in state if name.endswith(_AVERAGED_BUFFERS)}
-        self._live = [value for name, value in state.items() if name in names]
-        self._mean = [value.detach().clone() for value in self._live]
+        self._live = {name: value for name, value in state.items() if name in names}
+        self.averages = {name: value.detach().clone() for name, value in self._live.items()}
 
-    @torch.no_grad()
-    def follow(self) -> None:
-        """Take in the weights after a step; young averages forget faster, as they know less."""
-        self._steps += 1
-        decay = min(self._decay, (1 + self._steps) / (10 + self._steps))
-        torch._foreach_lerp_(self._mean, self._live, 1 - decay)
+    def update(self) -> None:
+        """Average in the weights after a step."""
+        self._updates += 1
+        decay = min(self._decay, (1 + self._updates) / (10 + self._updates))
+        average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        average(list(self.averages.values()), list(self._live.values()), self._updates)
 
     @contextmanager
-    def in_place(self) -> Iterator[None]:
-        """Put the averages in the place of the weights, and these back at the end."""
-        live = [value.detach().clone() for value in self._live]
-        self._copy(self._mean)
+    def swapped(self) -> Iterator[None]:
+        """Give the model the averages as its weights; restore its own at the end."""
+        live = {name: value.detach().clone() for name, value in self._live.items()}
+        _copy(self.averages, self._live)
         try:
             yield
         finally:
-            self._copy(live)
+            _copy(live, self._live)
 
     def state_dict(self) -> dict[str, Any]:
-        """Give all that it knows; it is what it is, not a copy."""
-        return {"mean": self._mean, "steps": self._steps}
+        """Return the EMA state (live tensors, not copies)."""
+        return {"averages": self.averages, "updates": self._updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a state."""
-        self._steps = state["steps"]
-        for mean, saved in zip(self._mean, state["mean"], strict=True):
-            mean.copy_(saved)
+        """Load a state of the same model."""
+        self._updates = state["updates"]
+        _copy(state["averages"], self.averages)
 
-    @torch.no_grad()
-    def _copy(self, values: list[Tensor]) -> None:
-        for live, value in zip(self._live, values, strict=True):
-            live.copy_(value)
+
+@torch.no_grad()
+def _copy(source: dict[str, Tensor], target: dict[str, Tensor]) -> None:
+    for name, value in source.items():
+        target[name].copy_(value)

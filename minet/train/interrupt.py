@@ -1,4 +1,4 @@
-"""Being asked to stop: a signal becomes a wish that the loop sees between two steps."""
+"""Signals that ask training to stop: noted here, handled by the loop between two steps."""
 
 import signal
 from collections.abc import Iterator
@@ -9,27 +9,27 @@ from minet.core.errors import EXIT_CODES
 
 
 class Interrupt:
-    """Which signal has asked this process to stop, if one has."""
+    """The signal that has asked this process to stop, or 0.
 
-    def __init__(self, *, patient: bool) -> None:
-        """Ignore further signals if `patient`; else a second Ctrl-C ends the process at once.
+    A second Ctrl-C ends the process at once, unless `ignore_repeats`: a launcher forwards the
+    signal that its whole process group has received already.
+    """
 
-        A launcher hands on the signal that its whole group has got already.
-        """
+    def __init__(self, *, ignore_repeats: bool) -> None:
         self.signal = 0
-        self._patient = patient
+        self._ignore_repeats = ignore_repeats
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Take the signals while the run lasts; only the main thread can."""
-        before = {number: signal.signal(number, self._take) for number in EXIT_CODES}
+        """Handle the signals while the run lasts; call it in the main thread."""
+        handlers = {number: signal.signal(number, self._note) for number in EXIT_CODES}
         try:
             yield
         finally:
-            for number, handler in before.items():
+            for number, handler in handlers.items():
                 signal.signal(number, handler)
 
-    def _take(self, number: int, _: FrameType | None) -> None:
-        if self.signal and number == signal.SIGINT and not self._patient:
+    def _note(self, number: int, _: FrameType | None) -> None:
+        if self.signal and number == signal.SIGINT and not self._ignore_repeats:
             raise KeyboardInterrupt
         self.signal = self.signal or number

@@ -1,11 +1,10 @@
-"""The training loop: an engine, two sources of batches, a plan; resumable at any step."""
+"""The training loop; it can be interrupted and resumed at any step."""
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own idiom
 
 from minet.augment.plan import EpochPlan
@@ -16,217 +15,231 @@ from minet.core.rng import RngStream, torch_seed
 from minet.loader.batch import Batch, Source
 from minet.loader.prefetch import prefetch_to_device
 from minet.train.context import TrainContext, TrainResult
-from minet.train.distributed.process_group import StopConsensus
+from minet.train.distributed.process_group import StepRequest, StopConsensus
+from minet.train.interrupt import Interrupt
 from minet.train.oom import oom_as_input_error
 from minet.train.schedule import image_size_at, learning_rate
 from minet.train.state import EpochRecord, TrainState
 from minet.train.step import TrainStep
 
-_SAVE, _STOP = 1, 100  # votes: a save is due; plus a signal: it asks to stop
-
 
 @runtime_checkable
 class EpochAware(Protocol):
-    """A layer with a schedule; what it sets must be a buffer, so that the weights carry it."""
+    """A layer with a schedule; what it sets must be a buffer, which is saved with the weights."""
 
     def set_epoch(self, epoch: int) -> None:
-        """Take the number of the epoch that begins, from 0."""
+        """Set the number of the epoch that begins, from 0."""
         ...
 
 
-def fit(run: TrainContext) -> TrainResult:
-    """Train for the recipe's epochs, from the last save if there is one.
+def fit(context: TrainContext) -> TrainResult:
+    """Train for the recipe's epochs, from the last snapshot if there is one.
 
-    InputError stops a run whose loss is not finite or that needs more memory than there is;
-    InterruptedRun one that was asked to stop, when it is saved.
+    InputError if a loss is not finite or memory does not suffice; InterruptedRun if the run was
+    asked to stop, after its state is saved.
     """
-    check_last_batch(run)
-    progress, votes = TrainState(run.settings, run.engine.device), StopConsensus(run.engine.team)
-    _take_up(run, progress)
-    while progress.epoch < run.settings.train.epochs:
-        with oom_as_input_error(run.settings.train, run.engine.team.world_size, run.engine.device):
-            _epoch(run, progress, votes)
-        _stop_if(run, votes.now(_wish(run)))
-    run.store.finish()
-    best = progress.history[progress.best_epoch]
-    return TrainResult(progress.best_weights, best, progress.history, progress.seconds)
+    check_last_batch(context)
+    recipe, train_step = context.settings.train, context.train_step
+    state = TrainState(context.settings, train_step.device)
+    consensus = StopConsensus(train_step.group)
+    _resume(context, state)
+    while state.epoch < recipe.epochs:
+        with oom_as_input_error(recipe, train_step.group.world_size, train_step.device):
+            _train_epoch(context, state, consensus)
+            _end_epoch(context, state)
+        _stop_if_requested(context, consensus.now(_request(context)))
+    context.store.finish()
+    best = state.history[state.best_epoch]
+    return TrainResult(state.best_weights, best, state.history, state.seconds)
 
 
-def _epoch(run: TrainContext, progress: TrainState, votes: StopConsensus) -> None:
-    """Train on what is left of an epoch, validate, tell and save."""
-    lr = _train_epoch(run, progress, votes)
-    sums = _summed(run, progress)
-    plan = None if run.val_plan is None else run.val_plan(progress.epoch)
-    scores = validate(run.engine, run.val, plan, lambda: bool(run.interrupt.signal))
-    if scores is None:  # the launcher asks all ranks, and rank 0 has the sums of all
-        _store(run, progress, sums)
-        run.store.finish()
-        raise InterruptedRun(run.interrupt.signal)
-    progress.check_validation(scores[0])
-    losses, hits = sums
-    record = EpochRecord(
-        progress.epoch,
-        losses.double().sum().item() / run.count,
-        hits.item() / run.count,
-        *(*scores, lr),
-    )
-    with run.engine.scoring():
-        progress.end_epoch(record, run.engine.weights())
-    run.watcher.history(progress.history)
-    run.watcher.epoch(progress.history, run.engine.model)
-    _save(run, progress)
+def check_last_batch(context: TrainContext) -> None:
+    """Raise InputError before the first step if an epoch's last batch cannot be trained on.
 
-
-def check_last_batch(run: TrainContext) -> None:
-    """Stop before the first step if an epoch's last batch cannot be trained on.
-
-    Batch norm over a map of one pixel needs more than one image.
+    Batch norm of a feature map of one pixel needs more than one image.
     """
-    recipe, image_size = run.settings.train, image_size_at(run.settings.train, 0)
-    last = run.count % recipe.batch_size or recipe.batch_size
+    recipe, count = context.settings.train, context.train_count
+    image_size = image_size_at(recipe, 0)
+    last = count % recipe.batch_size or recipe.batch_size
     smallest = min(max(1, size // recipe.accumulation_steps) for size in (last, recipe.batch_size))
     if smallest > 1:
         return
-    model = copy.deepcopy(run.engine.model).to("meta").train()
+    model = copy.deepcopy(context.train_step.model).to("meta").train()
+    channels = context.train_step.input_channels
     try:
-        model(torch.empty(1, run.engine.planes, image_size, image_size, device="meta"))
+        model(torch.empty(1, channels, image_size, image_size, device="meta"))
     except ValueError as error:
         raise InputError(
-            f"train.batch_size is {recipe.batch_size} and train.accumulation_steps {recipe.accumulation_steps}: "
-            f"the last of {run.count} images come one at a time, which {run.settings.model} cannot "
-            f"be trained on at {image_size} px ({error}); choose a size that leaves none or several"
+            f"train.batch_size is {recipe.batch_size} and train.accumulation_steps "
+            f"{recipe.accumulation_steps}: the last of {count} images come one at a time, on which "
+            f"{context.settings.model} cannot be trained at {image_size} px ({error}); choose a "
+            "size that leaves none or several"
         ) from error
 
 
 @torch.inference_mode()
 def validate(
-    engine: TrainStep,
+    train_step: TrainStep,
     source: Source,
     plan: EpochPlan | None = None,
-    asked_to_stop: Callable[[], bool] = lambda: False,
-) -> tuple[float, float] | None:
-    """Mean cross-entropy in nats (never smoothed) and accuracy over a whole split, of all ranks.
+    interrupt: Interrupt | None = None,
+) -> tuple[float, float]:
+    """Return mean cross-entropy in nats (never smoothed) and accuracy over a split, of all ranks.
 
-    `plan` says what is done to each image, if anything. None if this process was asked to stop
-    meanwhile.
+    The images are augmented by `plan`, if given. InterruptedRun, before anything is saved, if
+    `interrupt` notes a signal meanwhile.
     """
-    team, device = engine.team, engine.device
+    group, device = train_step.group, train_step.device
     loss = torch.zeros((), dtype=torch.float64, device=device)
-    hits = torch.zeros((), dtype=torch.int64, device=device)
-    order = all_indices(source.count)[team.rank :: team.world_size]
-    with engine.scoring():
+    correct = torch.zeros((), dtype=torch.int64, device=device)
+    order = all_indices(source.count)[group.rank :: group.world_size]
+    with train_step.eval_mode():
         for batch in prefetch_to_device(source.batches(order), device):
-            if asked_to_stop():
-                return None
-            draws = None if plan is None else AugmentParams.from_plan(plan, batch.indices, device)
-            logits = engine.predict(batch.images, draws)
+            if interrupt is not None and interrupt.signal:
+                raise InterruptedRun(interrupt.signal)
+            params = None if plan is None else AugmentParams.from_plan(plan, batch.indices, device)
+            logits = train_step.predict(batch.images, params)
             labels = batch.labels.to(device)
             loss += F.cross_entropy(logits, labels, reduction="sum")
-            hits += (logits.argmax(dim=1) == labels).sum()
-    team.all_reduce(loss, hits)
-    return loss.item() / source.count, hits.item() / source.count
+            correct += (logits.argmax(dim=1) == labels).sum()
+    group.all_reduce(loss, correct)
+    return loss.item() / source.count, correct.item() / source.count
 
 
-def _take_up(run: TrainContext, progress: TrainState) -> None:
-    """Go on from the last save, which rank 0 reads and hands on."""
-    team = run.engine.team
-    state = team.broadcast(run.store.load() if team.is_rank_zero else None)
-    if state is None:
+def _resume(context: TrainContext, state: TrainState) -> None:
+    """Load the last snapshot, which rank 0 reads and broadcasts, if there is one."""
+    group = context.train_step.group
+    snapshot = group.broadcast(context.store.load() if group.is_rank_zero else None)
+    if snapshot is None:
         return
-    run.engine.load_state_dict(state["engine"])
-    progress.load_state_dict(_to(state["progress"], run.engine.device))
-    if not team.is_rank_zero:  # sums are added up over the ranks, and rank 0 has them all
-        progress.losses.zero_()
-        progress.hits.zero_()
+    context.train_step.load_state_dict(snapshot["train_step"])
+    state.load_state_dict(_to(snapshot["state"], context.train_step.device))
+    if not group.is_rank_zero:  # rank 0 has the sums of all ranks, which are summed again
+        state.losses.zero_()
+        state.correct.zero_()
         return
-    print(f"resumed at epoch {progress.epoch}, step {progress.step} (both from 0)", flush=True)
-    if progress.history:
-        run.watcher.history(progress.history)
+    print(f"resumed at epoch {state.epoch}, step {state.step} (both from 0)", flush=True)
+    if state.history:
+        context.callbacks.history(state.history)
 
 
-def _train_epoch(run: TrainContext, progress: TrainState, votes: StopConsensus) -> float:
-    """Train on what is left of an epoch; return the last learning rate."""
-    recipe, engine, share = run.settings.train, run.engine, run.share
-    plan = run.plan(progress.epoch)
-    for layer in engine.model.modules():
+def _train_epoch(context: TrainContext, state: TrainState, consensus: StopConsensus) -> None:
+    """Train on the rest of an epoch; save and stop in between if requested."""
+    sharder, device = context.sharder, context.train_step.device
+    plan = context.plan(state.epoch)
+    _set_epoch(context.train_step.model, state.epoch)
+    state.begin_epoch(context.steps_per_epoch)
+    context.train_step.model.train()
+    order = sharder.padded_order(plan.order)[state.step * sharder.size :]
+    params = AugmentParams.from_plan(plan, order, device)
+    batches = context.callbacks.steps(
+        prefetch_to_device(context.train.batches(order), device),
+        state.epoch,
+        state.step,
+        context.steps_per_epoch,
+    )
+    first = 0
+    for batch in batches:
+        images = len(batch.indices)
+        _step(context, state, batch, params.narrow(first, images))
+        first += images
+        request = consensus.after_step(_request(context))
+        if request.save or request.stop_signal:
+            _save(context, state, _sum_over_ranks(context, state))
+            _stop_if_requested(context, request)
+
+
+def _step(context: TrainContext, state: TrainState, batch: Batch, params: AugmentParams) -> None:
+    """Train on this rank's part of the next global batch."""
+    settings, train_step, batch_size = (
+        context.settings,
+        context.train_step,
+        context.sharder.batch_size,
+    )
+    # for dropout; rank 0 draws what a single process draws
+    seed = torch_seed(settings.seed, RngStream.STEP, state.epoch, state.step, train_step.group.rank)
+    torch.manual_seed(seed)
+    loss, correct = train_step.step(
+        batch,
+        params,
+        images=min(batch_size, context.train_count - state.step * batch_size),
+        lr=learning_rate(
+            settings.train, state.epoch + (state.step + 0.5) / context.steps_per_epoch
+        ),
+        image_size=image_size_at(settings.train, state.epoch),
+    )
+    state.add(loss, correct)
+
+
+def _end_epoch(context: TrainContext, state: TrainState) -> None:
+    """Validate, keep the weights if they are the best, report and save."""
+    train_sums = _sum_over_ranks(context, state)
+    plan = None if context.val_plan is None else context.val_plan(state.epoch)
+    try:
+        scores = validate(context.train_step, context.val, plan, context.interrupt)
+    except InterruptedRun:  # the launcher asks all ranks, and rank 0 has the sums of all
+        _save(context, state, train_sums)
+        context.store.finish()
+        raise
+    val_loss, val_accuracy = scores
+    state.check_validation(val_loss)
+    losses, correct = train_sums
+    record = EpochRecord(
+        epoch=state.epoch,
+        train_loss=losses.double().sum().item() / context.train_count,
+        train_accuracy=correct.item() / context.train_count,
+        val_loss=val_loss,
+        val_accuracy=val_accuracy,
+        lr=learning_rate(context.settings.train, state.epoch + 1 - 0.5 / context.steps_per_epoch),
+    )
+    state.end_epoch(record, context.train_step.weights)
+    context.callbacks.history(state.history)
+    context.callbacks.epoch(state.history, context.train_step.model)
+    _save(context, state, train_sums)
+
+
+def _set_epoch(model: nn.Module, epoch: int) -> None:
+    for layer in model.modules():
         if isinstance(layer, EpochAware):
-            layer.set_epoch(progress.epoch)
-    progress.begin_epoch(run.steps)
-    engine.model.train()
-    order = share.order(plan.order)[progress.step * share.size :]
-    draws = AugmentParams.from_plan(plan, order, engine.device)
-    image_size = image_size_at(recipe, progress.epoch)
-    done = 0
-    batches = prefetch_to_device(run.train.batches(order), engine.device)
-    progress_bar = run.watcher.steps(batches, progress.epoch, progress.step, run.steps)
-    for batch in _with_idle(progress_bar, run, progress):
-        step = progress.step
-        # dropout; the words of rank 0 are those of a process alone
-        torch.manual_seed(
-            torch_seed(run.settings.seed, RngStream.STEP, progress.epoch, step, engine.team.rank)
-        )
-        progress.add(
-            *engine.step(
-                batch,
-                draws.narrow(done, len(batch.indices)),
-                images=min(share.batch_size, run.count - step * share.batch_size),
-                lr=learning_rate(recipe, progress.epoch + (step + 0.5) / run.steps),
-                image_size=image_size,
-            )
-        )
-        done += len(batch.indices)
-        decided = votes.after_step(_wish(run))
-        if decided:
-            _save(run, progress)
-            _stop_if(run, decided)
-    return learning_rate(recipe, progress.epoch + 1 - 0.5 / run.steps)
+            layer.set_epoch(epoch)
 
 
-def _with_idle(
-    batches: Iterable[Batch], run: TrainContext, progress: TrainState
-) -> Iterator[Batch]:
-    """Add an empty batch where the last one leaves no image to this rank."""
-    yield from batches
-    if progress.step < run.steps:
-        image_size = run.engine.input_px
-        images = torch.zeros((0, 3, image_size, image_size), dtype=torch.uint8)
-        yield Batch(images, torch.zeros(0, dtype=torch.int64), all_indices(0))
+def _request(context: TrainContext) -> StepRequest:
+    """Return what this rank wants after this step; only rank 0 asks to save."""
+    is_saver = context.train_step.group.is_rank_zero
+    return StepRequest(
+        save=is_saver and context.store.should_save(),
+        stop_signal=context.interrupt.signal,
+    )
 
 
-def _wish(run: TrainContext) -> int:
-    if run.interrupt.signal:
-        return _STOP + run.interrupt.signal
-    return _SAVE if run.engine.team.is_rank_zero and run.store.should_save() else 0
+def _stop_if_requested(context: TrainContext, request: StepRequest) -> None:
+    if request.stop_signal:
+        context.store.finish()
+        raise InterruptedRun(request.stop_signal)
 
 
-def _save(run: TrainContext, progress: TrainState) -> None:
-    """Save the state of all ranks, which meet for it, if no loss says that it is spoilt."""
-    _store(run, progress, _summed(run, progress))
+def _sum_over_ranks(context: TrainContext, state: TrainState) -> tuple[Tensor, Tensor]:
+    """Return the epoch's losses by step and correct images of all ranks (collective call).
+
+    InputError if a loss is not finite.
+    """
+    losses, correct = state.losses.clone(), state.correct.clone()
+    context.train_step.group.all_reduce(losses, correct)
+    state.check_finite(losses)
+    return losses, correct
 
 
-def _store(run: TrainContext, progress: TrainState, sums: tuple[Tensor, Tensor]) -> None:
-    """Save the state with the losses and the hits of all ranks."""
-    if run.engine.team.is_rank_zero:
-        books = progress.state_dict() | {"losses": sums[0], "hits": sums[1]}
-        run.store.save({"engine": run.engine.state_dict(), "progress": books})
-
-
-def _summed(run: TrainContext, progress: TrainState) -> tuple[Tensor, Tensor]:
-    """Give the epoch's losses by step and its hits, of all ranks; stop on a bad loss."""
-    losses, hits = progress.losses.clone(), progress.hits.clone()
-    run.engine.team.all_reduce(losses, hits)
-    progress.check_finite(losses)
-    return losses, hits
-
-
-def _stop_if(run: TrainContext, decided: int) -> None:
-    if decided > _STOP:
-        run.store.finish()
-        raise InterruptedRun(decided - _STOP)
+def _save(context: TrainContext, state: TrainState, sums: tuple[Tensor, Tensor]) -> None:
+    """Save a snapshot, with the losses and correct images of all ranks; rank 0 only."""
+    if context.train_step.group.is_rank_zero:
+        losses, correct = sums
+        saved_state = state.state_dict() | {"losses": losses, "correct": correct}
+        context.store.save({"train_step": context.train_step.state_dict(), "state": saved_state})
 
 
 def _to(state: Any, device: torch.device) -> Any:
-    """Bring the tensors of a state to a device."""
+    """Move the tensors of a state to a device."""
     if isinstance(state, Tensor):
         return state.to(device)
     if isinstance(state, dict):

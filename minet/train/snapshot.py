@@ -1,4 +1,4 @@
-"""The state from which a run goes on that was killed or asked to stop, and what it belongs to."""
+"""Snapshots for resuming a run that was killed or asked to stop, keyed by fingerprint."""
 
 import hashlib
 import json
@@ -22,10 +22,10 @@ from minet.core.files import atomic_write
 
 
 def fingerprint(*parts: object) -> str:
-    """Digest of everything that a run's bytes depend on: parts as JSON, torch, the code loaded.
+    """Return a digest of all that a run's bytes depend on: parts as JSON, torch, the loaded code.
 
-    Call it when all modules that the run uses are imported. The registry of models is not among
-    them: the parts name the builder, so a new model invalidates nobody's unfinished run.
+    Call it when all modules that the run uses are imported. The registry of models is not one of
+    them: the parts name the builder, so that a new model invalidates no unfinished run.
     """
     root = Path(__file__).resolve().parents[2]
     versions = [torch.__version__, version("torchvision"), version("numpy")]
@@ -36,27 +36,26 @@ def fingerprint(*parts: object) -> str:
 
 
 class SnapshotStore:
-    """Where one run saves its state; belongs to one fingerprint and one process at a time.
+    """The snapshot of one run, in a folder of its own; `lock` makes this process its only user.
 
-    A save is a copy, made at once, that a thread writes: training goes on meanwhile.
+    A save copies the state at once and writes the copy in a thread, while training continues.
     """
 
     def __init__(self, folder: Path, save_every_s: float) -> None:
-        """Name the folder; `lock` takes it."""
         self._folder = folder
         self._file = folder / "state.pt"
         self._save_every_s = save_every_s
         self._saved_at = time.monotonic()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="save")
         self._writing: Future[None] | None = None
-        self.copying_s = 0.0  # time that the training thread has spent on saves
-        self._began = time.monotonic()
+        self.copying_s = 0.0  # time that saves took from the training thread
+        self._started_at = time.monotonic()
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep other processes out while the run lasts; InputError names the one that is in.
+        """Keep other processes out while the run lasts; InputError names the one that is running.
 
-        What was saved is on the disk when the run ends, however it ends.
+        The last save is on the disk when the run ends, however it ends.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         lock, holder = FileLock(self._folder / "lock"), self._folder / "pid"
@@ -76,36 +75,36 @@ class SnapshotStore:
                 self._writer.shutdown()
 
     def load(self) -> dict[str, Any] | None:
-        """Give the last state saved, on the CPU, or None."""
+        """Return the last snapshot, on the CPU, or None."""
         if not self._file.exists():
             return None
         state: dict[str, Any] = torch.load(self._file, map_location="cpu", weights_only=True)
         return state
 
     def should_save(self) -> bool:
-        """Whether the last save is `save_every_s` ago, and on the disk."""
+        """Whether the last save was `save_every_s` ago, and is on the disk."""
         if self._writing is not None and not self._writing.done():
             return False
         return time.monotonic() - self._saved_at >= self._save_every_s
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Put a copy of a state in the place of the last one, whole or not at all, soon.
+        """Replace the snapshot by a copy of a state, atomically and in the background.
 
         InputError if the one before could not be written.
         """
-        began = time.monotonic()
+        started = time.monotonic()
         self.finish()
         self._writing = self._writer.submit(self._write, _copied(state))
         self._saved_at = time.monotonic()
-        self.copying_s += self._saved_at - began
+        self.copying_s += self._saved_at - started
 
     @property
-    def share(self) -> float:
-        """Give the share of this process's time since its start that saves took of training."""
-        return self.copying_s / (time.monotonic() - self._began)
+    def save_fraction(self) -> float:
+        """The fraction of the time since the store was created that saves took from training."""
+        return self.copying_s / (time.monotonic() - self._started_at)
 
     def finish(self) -> None:
-        """Wait until what was saved is on the disk; InputError if it could not be written."""
+        """Wait until the last save is on the disk; InputError if it could not be written."""
         writing, self._writing = self._writing, None
         if writing is None:
             return
@@ -113,12 +112,14 @@ class SnapshotStore:
             writing.result()
         except (OSError, RuntimeError) as error:  # torch hides an OSError behind one of its own
             cause = error if isinstance(error, OSError) else error.__context__
-            why = cause.strerror if isinstance(cause, OSError) else error
-            what = f"the state of the run cannot be saved in {self._folder}: {why}"
-            raise InputError(f"{what}; make room there, then start the run again") from error
+            reason = cause.strerror if isinstance(cause, OSError) else error
+            raise InputError(
+                f"the state of the run cannot be saved in {self._folder}: {reason}; "
+                "free some space there, then start the run again"
+            ) from error
 
     def delete(self) -> None:
-        """Forget the run: it has ended well."""
+        """Delete the snapshot of a run that has finished."""
         self.finish()
         shutil.rmtree(self._folder)
 
@@ -128,7 +129,7 @@ class SnapshotStore:
 
 
 def _copied(state: Any) -> Any:
-    """Copy the tensors of a state where they lie: no wait for a GPU."""
+    """Copy the tensors of a state on their devices, which does not wait for a GPU."""
     if isinstance(state, Tensor):
         return state.detach().clone()
     if isinstance(state, Mapping):
@@ -139,11 +140,10 @@ def _copied(state: Any) -> Any:
 
 
 def _loaded_files(root: Path) -> Iterator[Path]:
-    """Files of this tree's modules that this process has imported."""
+    """Yield the files of this tree's modules that this process has imported."""
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        ours = name.partition(".")[0] in ("minet", "stages", "__main__")
-        if file and ours:
+        if file and name.partition(".")[0] in ("minet", "stages", "__main__"):
             path = Path(file).resolve()
             if path.is_relative_to(root):
                 yield path

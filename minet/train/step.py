@@ -1,13 +1,12 @@
-"""What one step of training does: a model on its device, its precision, its optimizer.
+"""One step of training: a model on its device, its precision, its optimizer.
 
-A step never waits for the device: what it returns lies there until someone looks.
+A step never waits for the device: the loss that it returns stays there until it is read.
 """
 
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from inspect import signature
-from itertools import pairwise
 from statistics import mode
 from typing import Any
 
@@ -18,189 +17,177 @@ from torch.nn.parallel import DistributedDataParallel
 from minet.augment.mixup import losses, mix
 from minet.augment.transforms import AugmentParams, InputSpec, to_input
 from minet.loader.batch import Batch
+from minet.loader.sharding import MicroBatch, micro_batches
 from minet.train.config import TrainSettings
 from minet.train.distributed.process_group import ProcessGroup
 from minet.train.distributed.sync_batch_norm import convert_sync_batchnorm
 from minet.train.ema import EMA
 from minet.train.optim import build_optimizer
 
-_MOST_SIZES = 256  # of images in a run: 4096 px in steps of 16
+_MAX_IMAGE_SIZES = 256  # of a run whose images grow: 4096 px in steps of 16
 
 
 class TrainStep:
-    """A model and all that a step changes."""
+    """A model and all that a step changes.
+
+    The model is put on the device, compiled if the recipe asks for it; its weights are as given.
+    """
 
     def __init__(
         self,
         model: nn.Module,
         recipe: TrainSettings,
-        form: InputSpec,
+        input_spec: InputSpec,
         device: torch.device,
-        team: ProcessGroup | None = None,
+        group: ProcessGroup | None = None,
     ) -> None:
-        """Put the model on the device, compiled if the recipe asks; weights are as given."""
-        self.recipe, self.device, self.team = recipe, device, team or ProcessGroup()
-        self.input_px, self.form = form.input_px, form.to(device)
-        self.planes = len(self.form.mean)
+        self.recipe, self.device, self.group = recipe, device, group or ProcessGroup()
+        self.input_px, self.input_spec = input_spec.input_px, input_spec.to(device)
+        self.input_channels = len(self.input_spec.mean)
         self.model: nn.Module = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._norms = convert_sync_batchnorm(self.model) if self.team.world_size > 1 else []
+        self._sync_norms = convert_sync_batchnorm(self.model) if self.group.world_size > 1 else []
         self.optimizer = build_optimizer(self.model, recipe)
         self.dtype = precision(recipe, device)
         self.compiled = compiles(recipe, device)
         self._eager = self._wrap_ddp()
         # a smaller batch is not worth the time that compiling for its size takes
         self._compiled = _compiled(self._eager) if self.compiled else self._eager
-        # images of most passes
-        self._usual = mode(
-            part.stop - part.start for part in self._micro_batches(recipe.batch_size)
+        self._compiled_size = mode(
+            micro.rows.stop - micro.rows.start for micro in self._micro_batches(recipe.batch_size)
         )
-        self._average = EMA(self.model, recipe.ema_decay) if recipe.ema_decay else None
+        self._ema = EMA(self.model, recipe.ema_decay) if recipe.ema_decay else None
 
     def step(
-        self, batch: Batch, draws: AugmentParams, *, images: int, lr: float, image_size: int
+        self, batch: Batch, params: AugmentParams, *, images: int, lr: float, image_size: int
     ) -> tuple[Tensor, Tensor]:
-        """Make a step of the optimizer on this rank's share of a global batch of `images` images.
+        """Make an optimizer step on this rank's part of a global batch of `images` images.
 
-        Gives the sum of the losses of this rank's images and how many of them it got right; with
-        mixed images, of the own labels.
+        Return two scalars on the device: the sum of the losses of this rank's images and the number
+        of them that are correct; of mixed images, by their own labels.
         """
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        for param_group in self.optimizer.param_groups:
+            param_group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
-        inputs, labels, shares = self._prepared(batch, draws, image_size)
+        inputs, labels, lam = self._inputs(batch, params, image_size)
         loss = torch.zeros((), device=self.device)
-        hits = torch.zeros((), dtype=torch.int64, device=self.device)
-        parts = self._micro_batches(images)
-        for part in parts:
-            some = None if shares is None else shares[part]
-            with self._maybe_no_sync(last=part is parts[-1]):
-                part_loss, part_hits = self._forward_backward(
-                    inputs[part], labels[..., part], some, weight=self.team.world_size / images
+        correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        micros = self._micro_batches(images)
+        for micro in micros:
+            for norm in self._sync_norms:
+                norm.counts = micro.counts
+            with self._maybe_no_sync(last=micro is micros[-1]):
+                micro_loss, micro_correct = self._forward_backward(
+                    inputs[micro.rows],
+                    labels[..., micro.rows],
+                    None if lam is None else lam[micro.rows],
+                    weight=self.group.world_size / images if micro.counts else 0.0,
                 )
-            loss += part_loss
-            hits += part_hits
+            if micro.counts:
+                loss += micro_loss
+                correct += micro_correct
         if self.recipe.max_grad_norm:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.max_grad_norm)
         self.optimizer.step()
-        if self._average is not None:
-            self._average.follow()
-        return loss, hits
+        if self._ema is not None:
+            self._ema.update()
+        return loss, correct
 
-    def predict(self, images: Tensor, draws: AugmentParams | None = None) -> Tensor:
-        """Give the logits (N, K) of stored images, in float32, without changing anything."""
+    def predict(self, images: Tensor, params: AugmentParams | None = None) -> Tensor:
+        """Return the logits (N, K) of stored images, in float32; nothing is changed."""
         with self._autocast():
-            logits: Tensor = self.model(to_input(images, self.form, draws))
+            logits: Tensor = self.model(to_input(images, self.input_spec, params))
         return logits.float()
 
     @contextmanager
-    def scoring(self) -> Iterator[None]:
-        """Put the model into the state that is scored and kept: evaluating, averaged weights."""
+    def eval_mode(self) -> Iterator[None]:
+        """Put the model into the state that is validated: eval mode, averaged weights."""
         self.model.eval()
-        with nullcontext() if self._average is None else self._average.in_place():
-            yield
-        self.model.train()
+        try:
+            with nullcontext() if self._ema is None else self._ema.swapped():
+                yield
+        finally:
+            self.model.train()
 
     def weights(self) -> dict[str, Tensor]:
-        """Give a copy of the model's weights as they are now."""
-        return {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        """Return a copy of the weights that are validated, averaged if the recipe asks for it."""
+        weights = self.model.state_dict() | ({} if self._ema is None else self._ema.averages)
+        return {name: value.detach().clone() for name, value in weights.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Give all that further steps depend on; it is what it is, not a copy."""
+        """Return all that further steps depend on (live tensors, not copies)."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "average": None if self._average is None else self._average.state_dict(),
+            "ema": None if self._ema is None else self._ema.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state of the same model and recipe."""
+        """Resume from a state of the same model and recipe."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        if self._average is not None:
-            self._average.load_state_dict(state["average"])
+        if self._ema is not None:
+            self._ema.load_state_dict(state["ema"])
 
     def _wrap_ddp(self) -> nn.Module:
-        """Average gradients over the ranks while they are computed; norms need no broadcast."""
-        if self.team.world_size == 1:
+        """Average gradients over the ranks during backward; the norms are in sync by themselves."""
+        if self.group.world_size == 1:
             return self.model
-        # torch 2.15 has another name for it and warns of the old one
-        known = signature(DistributedDataParallel).parameters
-        name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-        still: dict[str, Any] = {name: False}
-        return DistributedDataParallel(self.model, gradient_as_bucket_view=True, **still)
+        # torch 2.15 renamed the argument and warns of the old name
+        names = signature(DistributedDataParallel).parameters
+        name = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
+        no_broadcast: dict[str, Any] = {name: False}
+        return DistributedDataParallel(self.model, gradient_as_bucket_view=True, **no_broadcast)
 
-    def _prepared(
-        self, batch: Batch, draws: AugmentParams, image_size: int
+    def _inputs(
+        self, batch: Batch, params: AugmentParams, image_size: int
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Bring a batch to inputs and labels; mixed, with labels (2, N) and shares (N,)."""
+        """Return inputs (N, C, S, S), labels (N,), None; mixed: labels (2, N) and lambda (N,)."""
         images, labels = batch.images.to(self.device), batch.labels.to(self.device)
-        if not len(labels):
-            shape = (0, self.planes, image_size, image_size)
-            return images.new_zeros(shape, dtype=torch.float32), labels, None
-        inputs = to_input(images, self.form.resized(image_size), draws)
-        if draws.mix_params is None:
+        inputs = to_input(images, self.input_spec.resized(image_size), params)
+        if params.mix_params is None:
             return inputs, labels, None
-        if self.team.world_size > 1:  # partners follow, as `minet.augment.plan.Share` orders them
+        if self.group.world_size > 1:  # the partners come after the images, see BatchSharder
             inputs, partners = inputs.chunk(2)
             labels = torch.stack(labels.chunk(2))
         else:
             partners = inputs.roll(-1, dims=0)
             labels = torch.stack([labels, labels.roll(-1)])
-        inputs, shares = mix(inputs, partners, draws.mix_params[: len(inputs)])
-        return inputs, labels, shares
+        inputs, lam = mix(inputs, partners, params.mix_params[: len(inputs)])
+        return inputs, labels, lam
 
-    def _micro_batches(self, images: int) -> list[slice]:
-        """Cut this rank's share of a global batch where the batch is cut for all ranks.
-
-        Parts are as even as can be and the same images for any number of ranks; a rank may have
-        none of a part.
-        """
-        count = min(self.recipe.accumulation_steps, images)
-        small, larger = divmod(images, count)
-        edges = [part * small + min(part, larger) for part in range(count + 1)]
-        own = [len(range(self.team.rank, edge, self.team.world_size)) for edge in edges]
-        return [slice(*pair) for pair in pairwise(own)]
+    def _micro_batches(self, images: int) -> list[MicroBatch]:
+        return micro_batches(
+            images,
+            self.recipe.accumulation_steps,
+            rank=self.group.rank,
+            world_size=self.group.world_size,
+        )
 
     def _forward_backward(
-        self, inputs: Tensor, labels: Tensor, shares: Tensor | None, *, weight: float
+        self, inputs: Tensor, labels: Tensor, lam: Tensor | None, *, weight: float
     ) -> tuple[Tensor, Tensor]:
-        """Add the gradients of some images, each weighted; sums of losses and of hits."""
-        if not len(inputs):
-            return self._idle(inputs), torch.zeros_like(labels.sum())
-        model = self._compiled if len(inputs) == self._usual else self._eager
+        """Add the gradients of the weighted loss; return the sum of losses and the correct ones."""
+        model = self._compiled if len(inputs) == self._compiled_size else self._eager
         with self._autocast():
             logits = model(inputs)
-        each = losses(logits.float(), labels, self.recipe.label_smoothing, shares)
-        total = each.sum()
-        (total * weight).backward()  # type: ignore[no-untyped-call]
-        own = labels if shares is None else labels[0]
-        return total.detach(), (logits.detach().argmax(dim=1) == own).sum()
-
-    def _idle(self, inputs: Tensor) -> Tensor:
-        """Pass a black image that counts for nothing: other ranks wait for this one's sums."""
-        for norm in self._norms:
-            norm.idle = True
-        with self._autocast():
-            logits = self._eager(inputs.new_zeros(1, *inputs.shape[1:]))
-        nothing: Tensor = logits.float().sum() * 0
-        nothing.backward()  # type: ignore[no-untyped-call]
-        for norm in self._norms:
-            norm.idle = False
-        return nothing.detach()
+        loss = losses(logits.float(), labels, self.recipe.label_smoothing, lam).sum()
+        (loss * weight).backward()  # type: ignore[no-untyped-call]
+        own_labels = labels if lam is None else labels[0]
+        return loss.detach(), (logits.detach().argmax(dim=1) == own_labels).sum()
 
     def _autocast(self) -> AbstractContextManager[Any]:
         reduced = self.dtype != torch.float32
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=reduced)
 
     def _maybe_no_sync(self, *, last: bool) -> AbstractContextManager[Any]:
-        """Exchange gradients once a step, in its last pass."""
+        """Exchange gradients once a step, in its last micro-batch."""
         if last or not isinstance(self._eager, DistributedDataParallel):
             return nullcontext()
         return self._eager.no_sync()
 
 
 def precision(recipe: TrainSettings, device: torch.device) -> torch.dtype:
-    """Give the type that a model computes in; its weights stay float32."""
+    """Return the dtype that a model computes in; its weights stay float32."""
     if recipe.precision == "auto":
         able = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if able else torch.float32
@@ -208,23 +195,23 @@ def precision(recipe: TrainSettings, device: torch.device) -> torch.dtype:
 
 
 def compiles(recipe: TrainSettings, device: torch.device) -> bool:
-    """Whether the model is compiled: on a CPU only if asked, where it takes minutes to gain."""
+    """Whether the model is compiled: not on a CPU by default, where it gains little in minutes."""
     if recipe.compile == "auto":
         return device.type == "cuda"
     return recipe.compile == "always"
 
 
 def _compiled(model: nn.Module) -> nn.Module:
-    """Compile for each size of images by itself, of which growing images have more than usual."""
-    import torch._dynamo.config as limits  # here: it takes a second
+    """Compile for each image size separately; growing images have more sizes than torch's limit."""
+    import torch._dynamo.config as dynamo_config  # here: it takes a second
 
-    limits.recompile_limit = max(limits.recompile_limit, _MOST_SIZES)
+    dynamo_config.recompile_limit = max(dynamo_config.recompile_limit, _MAX_IMAGE_SIZES)
     compiled: nn.Module = torch.compile(model, dynamic=False)  # type: ignore[assignment]
     return compiled
 
 
 def configure_backends(recipe: TrainSettings, device: torch.device) -> None:
-    """On a GPU, the fastest kernels for the sizes at hand, or only those of fixed bytes."""
+    """Choose a GPU's fastest kernels for the sizes at hand, or deterministic ones only."""
     torch.backends.cudnn.benchmark = device.type == "cuda" and not recipe.deterministic
     if recipe.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -1,4 +1,4 @@
-"""What a run says of itself: how it runs, how well, how fast."""
+"""Summaries of a run: how it runs, how well, how fast."""
 
 from dataclasses import asdict
 from statistics import median
@@ -13,20 +13,20 @@ from minet.train.step import TrainStep
 
 
 def device_name(device: torch.device) -> str:
-    """Name a GPU by its model; cpu for a CPU."""
+    """Return a GPU's model name; cpu for a CPU."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
-def conditions(engine: TrainStep, *, resident: bool) -> str:
-    """Say what decides the speed, as it was chosen."""
-    world_size, threads = engine.team.world_size, torch.get_num_threads()
+def run_summary(train_step: TrainStep, *, resident: bool) -> str:
+    """Return one line with what was chosen that decides the speed."""
+    world_size, threads = train_step.group.world_size, torch.get_num_threads()
     return ", ".join(
         [
-            device_name(engine.device),
+            device_name(train_step.device),
             f"{_counted(world_size, 'process', 'es')} of {_counted(threads, 'thread', 's')}",
-            str(engine.dtype).removeprefix("torch."),
-            "compiled" if engine.compiled else "not compiled",
-            "images in memory" if resident else "images read as they come",
+            _dtype_name(train_step),
+            "compiled" if train_step.compiled else "not compiled",
+            "images in memory" if resident else "images streamed",
         ]
     )
 
@@ -35,29 +35,38 @@ def _counted(number: int, noun: str, plural: str) -> str:
     return f"{number} {noun}{plural if number > 1 else ''}"
 
 
-def metrics_record(outcome: TrainResult, recipe: TrainSettings) -> dict[str, Any]:
-    """Give metrics/train.json: the best epoch, and what went beyond plain training."""
-    best = asdict(outcome.best)
+def _dtype_name(train_step: TrainStep) -> str:
+    return str(train_step.dtype).removeprefix("torch.")
+
+
+def metrics_record(result: TrainResult, recipe: TrainSettings) -> dict[str, Any]:
+    """Return metrics/train.json: the best epoch, and what goes beyond plain training."""
+    best = asdict(result.best)
     del best["lr"]
-    record = {"best_epoch": best.pop("epoch"), "epochs": len(outcome.history), **best}
+    record = {"best_epoch": best.pop("epoch"), "epochs": len(result.history), **best}
     extras = extra_settings(recipe)
     return record | ({"extras": extras} if extras else {})
 
 
-def speed_record(outcome: TrainResult, run: TrainContext, store: SnapshotStore) -> dict[str, Any]:
-    """Seconds and images a second, of training with validation; differ from run to run."""
-    seconds, engine = median(outcome.seconds), run.engine
+def speed_record(
+    result: TrainResult, context: TrainContext, store: SnapshotStore
+) -> dict[str, Any]:
+    """Return metrics/speed.json, which differs from run to run: seconds, images a second.
+
+    Both include validation.
+    """
+    seconds, train_step, recipe = median(result.seconds), context.train_step, context.settings.train
     return {
-        "model": run.settings.model,
-        "device": device_name(engine.device),
-        "processes": engine.team.world_size,
+        "model": context.settings.model,
+        "device": device_name(train_step.device),
+        "processes": train_step.group.world_size,
         "threads": torch.get_num_threads(),
-        "precision": str(engine.dtype).removeprefix("torch."),
-        "compiled": engine.compiled,
-        "input_px": run.settings.train.input_px,
-        "batch_size": run.settings.train.batch_size,
+        "precision": _dtype_name(train_step),
+        "compiled": train_step.compiled,
+        "input_px": recipe.input_px,
+        "batch_size": recipe.batch_size,
         "epoch_s_median": seconds,
-        "epoch_s_first": outcome.seconds[0],
-        "train_images_per_s": run.count / seconds,
-        "save_share": store.share,
+        "epoch_s_first": result.seconds[0],
+        "train_images_per_s": context.train_count / seconds,
+        "save_share": store.save_fraction,
     }

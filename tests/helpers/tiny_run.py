@@ -1,4 +1,4 @@
-"""A tiny data set and real processes of `stages.train` on it, which tests kill and count."""
+"""A tiny data set, and real processes of `stages.train` on it for tests to kill and compare."""
 
 import json
 import os
@@ -30,7 +30,7 @@ COUNTS = {"train": 149, "val": 37}  # with batches of 12, a last one of 5
 
 
 def make_data(folder: Path, storage: str = "raw") -> None:
-    """Write betons of small images whose class is their colour, and what else training reads."""
+    """Write betons of small images whose class is their colour, and training's other inputs."""
     rng = np.random.default_rng(0)
     for split, count in COUNTS.items():
         rows = []
@@ -40,10 +40,10 @@ def make_data(folder: Path, storage: str = "raw") -> None:
             pixels[..., label % 3] += np.uint8(40 + 60 * (label // 3))
             file = folder / f"{split}{number}.png"
             Image.fromarray(pixels).save(file)
-            known = digest(file.read_bytes()).hex()
-            rows.append({"path": file.name, "label": str(label), "xxh3": known})
-        form = {"resize_px": IMAGE_SIZE, "crop_px": IMAGE_SIZE, "jpeg_quality": 90}
-        run = BetonRunSettings.model_validate(form | {"root": str(folder), "storage": storage})
+            xxh3 = digest(file.read_bytes()).hex()
+            rows.append({"path": file.name, "label": str(label), "xxh3": xxh3})
+        sizes = {"resize_px": IMAGE_SIZE, "crop_px": IMAGE_SIZE, "jpeg_quality": 90}
+        run = BetonRunSettings.model_validate(sizes | {"root": str(folder), "storage": storage})
         path = folder / f"{split}.beton"
         record = write_beton(path, rows, run, workers=1, progress=lambda items, _: items)
         write_json(path.with_suffix(".json"), record)
@@ -54,9 +54,9 @@ def make_data(folder: Path, storage: str = "raw") -> None:
 def run_settings(
     model: str, *, arguments: dict[str, Any] | None = None, **changes: Any
 ) -> dict[str, Any]:
-    """Give what `resolve` writes for `train`, with changes of `train`; its sections are merged.
+    """Return what `resolve` writes for `train`, with changes of `train`; its sections are merged.
 
-    `arguments` changes those of the model.
+    `arguments` are changes of the model's arguments.
     """
     raw = yaml.safe_load((ROOT / "params.yaml").read_text())
     raw["model"] = model
@@ -71,14 +71,14 @@ def run_settings(
 
 @dataclass(frozen=True)
 class TinyRun:
-    """One run in a folder of its own, which may be started again and again."""
+    """One run in its own folder, which may be started repeatedly."""
 
     data: Path
     out: Path
     settings: dict[str, Any]
 
     def command(self) -> list[str]:
-        """Give the arguments of `python`, as dvc.yaml has them."""
+        """Return the arguments of `python`, as dvc.yaml has them."""
         self.out.mkdir(parents=True, exist_ok=True)
         write_json(self.out / "settings.json", self.settings)
         data = {name: self.data / name for name in ("train.beton", "val.beton", "classes.csv")}
@@ -97,9 +97,10 @@ class TinyRun:
         return ["-m", "stages.train", *(f"--{name}={path}" for name, path in paths.items())]
 
     def start(self, *launcher: str, **environment: str) -> subprocess.Popen[str]:
-        """Start it in a process group of its own, by Python or by a launcher; both streams kept.
+        """Start it in its own process group, by Python or by a launcher; its output is captured.
 
-        One thread each: two that wait for each other crawl when a third process takes a core.
+        One thread each: two that wait for each other are very slow when a third process takes a
+        core.
         """
         return subprocess.Popen(
             [*(launcher or (sys.executable,)), *self.command()],
@@ -113,7 +114,7 @@ class TinyRun:
 
     @contextmanager
     def running(self, *launcher: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
-        """Start it, and leave no process of it behind."""
+        """Start it, and kill all its processes at the end."""
         with self.start(*launcher, **environment) as process:
             try:
                 yield process
@@ -122,22 +123,22 @@ class TinyRun:
                     os.killpg(process.pid, signal.SIGKILL)
 
     def finish(self, *launcher: str, code: int = 0, **environment: str) -> str:
-        """Run it to its end, assert its exit code; give what it said."""
+        """Run it to its end, assert its exit code; return its output."""
         with self.running(*launcher, **environment) as process:
-            said, _ = process.communicate(timeout=300)
-        assert process.returncode == code, said
-        assert "Warning" not in said
-        return said
+            output, _ = process.communicate(timeout=300)
+        assert process.returncode == code, output
+        assert "Warning" not in output
+        return output
 
     def results(self) -> dict[str, bytes]:
-        """Give the bytes of all that must not depend on how a run went."""
+        """Return the bytes of all outputs that must not depend on interruptions."""
         names = ("model.safetensors", "model.json", "history.csv", "metrics.json")
         return {name: (self.out / name).read_bytes() for name in names}
 
     def record(self, name: str) -> dict[str, Any]:
-        """Give a JSON that it wrote."""
+        """Return a JSON record that it wrote."""
         return dict(json.loads((self.out / f"{name}.json").read_text()))
 
     def history(self) -> np.ndarray:
-        """Give the numbers of its history, (epochs, columns)."""
+        """Return the numbers of its history, (epochs, columns)."""
         return np.loadtxt(self.out / "history.csv", delimiter=",", skiprows=1, ndmin=2)

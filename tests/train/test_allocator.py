@@ -1,4 +1,4 @@
-"""Freed memory stays with the process: fewer pages to map and zero for the next tensor."""
+"""Freed memory is kept: fewer pages to map and zero for the next tensor."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ from minet.train.allocator import keep_freed_memory
 if sys.argv[1] == "kept" and not keep_freed_memory():
     sys.exit("not possible here")
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(10):  # an aligned block needs room to spare: the first ones find none
+for _ in range(10):  # an aligned block needs a larger free one: the first ones have none
     torch.ones(20_000_000)
 before = faults()
 for _ in range(5):
@@ -27,7 +27,7 @@ def _faults(root: Path, allocator: str) -> int:
     return int(done.stdout)
 
 
-def test_the_next_tensor_gets_the_pages_of_the_last_one(root: Path) -> None:
+def test_a_tensor_reuses_the_pages_of_a_freed_one(root: Path) -> None:
     kept, system = _faults(root, "kept"), _faults(root, "system")
-    assert system > 1_000, "the system gives large blocks back, else there is nothing to gain"
+    assert system > 1_000, "glibc does not return large blocks, so there is nothing to gain"
     assert kept < system / 10

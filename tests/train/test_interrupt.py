@@ -1,4 +1,4 @@
-"""Being asked to stop, by real signals in a process of its own; and how an end is told."""
+"""Real signals to a process that listens, and how the end of a run is reported."""
 
 import json
 import os
@@ -20,14 +20,14 @@ from torch.distributed.elastic.multiprocessing.errors import (
 from minet.core.errors import EXIT_CODES, InputError, InterruptedRun, report_to_launcher
 from minet.train.interrupt import Interrupt
 
-ASKED = [signal.SIGTERM, signal.SIGINT]
+STOP_SIGNALS = [signal.SIGTERM, signal.SIGINT]
 
-# answers each line with the signal that it has noted
+# prints the noted signal for each line that it reads
 PROGRAM = """
 import signal, sys, time
 from minet.train.interrupt import Interrupt
 
-interrupt = Interrupt(patient=sys.argv[1] == "patient")
+interrupt = Interrupt(ignore_repeats=sys.argv[1] == "ignore")
 try:
     with interrupt.listening():
         print("listening", flush=True)
@@ -47,31 +47,31 @@ try:
     for line in sys.stdin:
         print("still here", flush=True)
 except KeyboardInterrupt:
-    print("interrupted as ever", flush=True)
+    print("default handler", flush=True)
 """
 
 
 class Listener:
-    """A process that listens, with what it says."""
+    """A process that listens for signals, with its input and output."""
 
-    def __init__(self, root: Path, *, patient: bool) -> None:
-        command = [sys.executable, "-c", PROGRAM, "patient" if patient else "impatient"]
+    def __init__(self, root: Path, *, ignore_repeats: bool) -> None:
+        command = [sys.executable, "-c", PROGRAM, "ignore" if ignore_repeats else "obey"]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, cwd=root, stdin=pipe, stdout=pipe, text=True)
-        assert self.heard() == "listening"
+        assert self.read() == "listening"
 
-    def heard(self) -> str:
+    def read(self) -> str:
         return self._stream(self.process.stdout).readline().strip()
 
-    def say(self, line: str) -> None:
+    def write(self, line: str) -> None:
         stream = self._stream(self.process.stdin)
         stream.write(f"{line}\n")
         stream.flush()
 
-    def asked(self) -> int:
-        """Give the signal that the process has noted."""
-        self.say("which?")
-        return int(self.heard())
+    def noted(self) -> int:
+        """Return the signal that the process has noted."""
+        self.write("which?")
+        return int(self.read())
 
     def send(self, number: signal.Signals) -> None:
         os.kill(self.process.pid, number)
@@ -87,11 +87,11 @@ class Listener:
 
 @pytest.fixture
 def listen(root: Path) -> Iterator[Callable[..., Listener]]:
-    """Give what starts a process that listens; it ends with the test."""
+    """Return a function that starts a process that listens; it ends with the test."""
     started: list[Listener] = []
 
-    def start(*, patient: bool = False) -> Listener:
-        started.append(Listener(root, patient=patient))
+    def start(*, ignore_repeats: bool = False) -> Listener:
+        started.append(Listener(root, ignore_repeats=ignore_repeats))
         return started[-1]
 
     yield start
@@ -99,101 +99,103 @@ def listen(root: Path) -> Iterator[Callable[..., Listener]]:
         one.close()
 
 
-@pytest.mark.parametrize("patient", [False, True])
-@pytest.mark.parametrize("number", ASKED)
-def test_the_first_signal_is_only_noted(listen, number: signal.Signals, *, patient: bool) -> None:
-    process = listen(patient=patient)
-    assert process.asked() == 0
+@pytest.mark.parametrize("ignore_repeats", [False, True])
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_the_first_signal_is_only_noted(
+    listen, number: signal.Signals, *, ignore_repeats: bool
+) -> None:
+    process = listen(ignore_repeats=ignore_repeats)
+    assert process.noted() == 0
     process.send(number)
-    assert process.asked() == number
-    assert process.asked() == number, "it went on, and was asked only once"
+    assert process.noted() == number
+    assert process.noted() == number, "it did not continue, or forgot the signal"
 
 
-@pytest.mark.parametrize("first", ASKED)
-def test_a_second_interrupt_ends_the_process_at_once(listen, first: signal.Signals) -> None:
+@pytest.mark.parametrize("first", STOP_SIGNALS)
+def test_a_second_ctrl_c_ends_the_process_at_once(listen, first: signal.Signals) -> None:
     process = listen()
     process.send(first)
-    assert process.asked() == first
+    assert process.noted() == first
     process.send(signal.SIGINT)
-    assert process.heard() == "KeyboardInterrupt"
+    assert process.read() == "KeyboardInterrupt"
 
 
-@pytest.mark.parametrize("first", ASKED)
+@pytest.mark.parametrize("first", STOP_SIGNALS)
 def test_a_second_sigterm_changes_nothing(listen, first: signal.Signals) -> None:
-    """Schedulers send several, before the one that no process can refuse."""
+    """Schedulers send several before SIGKILL."""
     process = listen()
     process.send(first)
-    assert process.asked() == first
+    assert process.noted() == first
     process.send(signal.SIGTERM)
-    assert process.asked() == first
+    assert process.noted() == first
 
 
-@pytest.mark.parametrize("first", ASKED)
-def test_one_that_is_patient_notes_the_first_signal_and_no_other(
+@pytest.mark.parametrize("first", STOP_SIGNALS)
+def test_with_ignore_repeats_the_first_signal_is_noted_and_no_other(
     listen, first: signal.Signals
 ) -> None:
-    """A launcher hands on what the whole group has got already."""
-    process = listen(patient=True)
+    """A launcher forwards the signal that the whole group has received already."""
+    process = listen(ignore_repeats=True)
     process.send(first)
-    assert process.asked() == first
+    assert process.noted() == first
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
         process.send(number)
-        assert process.asked() == first
+        assert process.noted() == first
 
 
-@pytest.mark.parametrize("way", ["leave", "fail", "KeyboardInterrupt"])
-def test_signals_do_again_what_they_did_before_when_the_run_is_over(listen, way: str) -> None:
-    """However it ends: then one ends the process, the other is Python's KeyboardInterrupt."""
-    for number in ASKED:
+@pytest.mark.parametrize("end", ["leave", "fail", "KeyboardInterrupt"])
+def test_the_handlers_before_the_run_are_restored_when_it_is_over(listen, end: str) -> None:
+    """However it ends: SIGTERM ends the process, SIGINT raises Python's KeyboardInterrupt."""
+    for number in STOP_SIGNALS:
         process = listen()
-        if way == "KeyboardInterrupt":
+        if end == "KeyboardInterrupt":
             process.send(signal.SIGTERM)
-            assert process.asked() == signal.SIGTERM
+            assert process.noted() == signal.SIGTERM
             process.send(signal.SIGINT)
-            assert process.heard() == "KeyboardInterrupt"
+            assert process.read() == "KeyboardInterrupt"
         else:
-            process.say(way)
-        assert process.heard() == "over"
+            process.write(end)
+        assert process.read() == "over"
         process.send(number)
         if number == signal.SIGTERM:
             assert process.process.wait(20) == -signal.SIGTERM
         else:
-            assert process.heard() == "interrupted as ever"
+            assert process.read() == "default handler"
 
 
-def test_handlers_of_others_are_put_back() -> None:
+def test_handlers_set_by_other_code_are_restored() -> None:
     def handler(*_: object) -> None:
-        pytest.fail("not while another listens")
+        pytest.fail("called while Interrupt listens")
 
-    before = {number: signal.signal(number, handler) for number in ASKED}
+    before = {number: signal.signal(number, handler) for number in STOP_SIGNALS}
     try:
         interrupt = Interrupt(patient=False)
         with interrupt.listening():
             signal.raise_signal(signal.SIGTERM)
         assert interrupt.signal == signal.SIGTERM
-        assert [signal.getsignal(number) for number in ASKED] == [handler, handler]
+        assert [signal.getsignal(number) for number in STOP_SIGNALS] == [handler, handler]
     finally:
         for number, old in before.items():
             signal.signal(number, old)
 
 
-# --- how an end is told ----------------------------------------------------------------------
+# --- exit codes and error files ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("number", "code", "name"),
     [(signal.SIGTERM, 75, "SIGTERM"), (signal.SIGINT, 130, "SIGINT")],
 )
-def test_a_run_that_was_asked_to_stop_tells_by_its_exit_code_who_asked(
+def test_the_exit_code_of_an_interrupted_run_depends_on_the_signal(
     number: signal.Signals, code: int, name: str
 ) -> None:
     error = InterruptedRun(number)
     assert (error.exit_code, error.signal) == (code, number)
     assert str(error) == f"stopped by {name} and saved"
-    assert set(EXIT_CODES) == set(ASKED), "what is listened to has an exit code"
+    assert set(EXIT_CODES) == set(STOP_SIGNALS), "not each signal that is handled has an exit code"
 
 
-def test_problems_are_kept_by_a_process_that_no_launcher_started(
+def test_a_process_without_a_launcher_reports_its_problems_itself(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("TORCHELASTIC_ERROR_FILE", raising=False)
@@ -202,15 +204,15 @@ def test_problems_are_kept_by_a_process_that_no_launcher_started(
 
 @pytest.fixture
 def error_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give the file that a launcher of torch's names to a process, with a problem left in it."""
+    """Return the error file that torch's launcher sets for a process, with two problems in it."""
     path = tmp_path / "error.json"
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(path))
     assert report_to_launcher(InputError("train.lr is ü; too high", "seed is -1; too low"))
     return path
 
 
-def test_torch_reads_what_a_process_has_left_to_its_launcher(error_file: Path) -> None:
-    """Its time, so that the first of several is the root cause, and what it says."""
+def test_torch_reads_the_error_file_of_a_process(error_file: Path) -> None:
+    """Its time, by which the first of several failures is the root cause, and its problems."""
     now = time.time()
     mine = ProcessFailure(1, os.getpid(), 1, str(error_file))
     assert now - 30 < mine.timestamp <= now
@@ -226,7 +228,7 @@ def test_torch_reads_what_a_process_has_left_to_its_launcher(error_file: Path) -
     assert "train.lr is ü; too high\n  seed is -1; too low" in root_cause
 
 
-def test_torchs_launcher_can_hand_on_what_a_process_has_left(
+def test_torchs_launcher_can_forward_the_error_file_of_a_process(
     error_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One launcher may be started by another, which reads the same."""
@@ -237,13 +239,13 @@ def test_torchs_launcher_can_hand_on_what_a_process_has_left(
     assert left["message"]["errorCode"] == 1
 
 
-def test_our_launcher_tells_each_problem_with_the_rank_that_had_it(error_file: Path) -> None:
-    from minet.train.distributed.launcher import _told
+def test_our_launcher_reports_each_problem_with_its_rank(error_file: Path) -> None:
+    from minet.train.distributed.launcher import _exit_code_of_failures
 
     failure = ProcessFailure(1, 4711, 1, str(error_file))
-    with pytest.raises(InputError) as told:
-        _told([failure], 2)
-    assert told.value.problems == (
+    with pytest.raises(InputError) as error:
+        _exit_code_of_failures([failure], 2)
+    assert error.value.problems == (
         "rank 1 of 2 (process 4711): train.lr is ü; too high",
         "rank 1 of 2 (process 4711): seed is -1; too low",
     )

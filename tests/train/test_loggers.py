@@ -1,4 +1,4 @@
-"""What TensorBoard and DVCLive find of a run, read back with their own readers."""
+"""Logs for TensorBoard and DVCLive, read back with their own readers."""
 
 import json
 import math
@@ -11,7 +11,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from minet.train.loggers import Told, to_dvclive, to_tensorboard
+from minet.train.loggers import DVCLiveLogger, Logger, TensorBoardLogger
 from minet.train.state import EpochRecord
 
 TITLES = ["train/loss", "train/accuracy", "val/loss", "val/accuracy", "lr"]
@@ -19,13 +19,13 @@ TITLES = ["train/loss", "train/accuracy", "val/loss", "val/accuracy", "lr"]
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work in an empty folder: DVCLive opens the repository that it is in, and leaves it open."""
+    """Work in an empty folder: DVCLive opens the repository that it is in and never closes it."""
     monkeypatch.chdir(tmp_path)
 
 
 def _record(epoch: int, offset: float = 0.0) -> EpochRecord:
-    """Give numbers that differ from each other and from those of other epochs."""
-    values = [offset + epoch + place / 7 for place in range(5)]
+    """Return numbers that differ from each other and from those of other epochs."""
+    values = [offset + epoch + column / 7 for column in range(5)]
     return EpochRecord(epoch, *values)
 
 
@@ -35,19 +35,19 @@ def _values(record: EpochRecord) -> dict[str, float]:
 
 
 def _model(value: float = 0.5) -> nn.Module:
-    """Give a model with names of several parts, all weights the same."""
+    """Return a model with nested names, all weights the same."""
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Sequential(nn.Linear(4, 2)))
     for parameter in model.parameters():
         nn.init.constant_(parameter, value)
     return model
 
 
-def _tell(tell: Told, epochs: range, offset: float = 0.0, history: int = 0) -> list[EpochRecord]:
-    """Tell epochs one by one as the loop does, with all that were before each."""
+def _log(logger: Logger, epochs: range, offset: float = 0.0, history: int = 0) -> list[EpochRecord]:
+    """Log epochs one by one as the loop does, each with the history before it."""
     records = [_record(epoch) for epoch in range(history)]
     for epoch in epochs:
         records.append(_record(epoch, offset))
-        tell(records, _model(epoch + offset))
+        logger.log(records, _model(epoch + offset))
     return records
 
 
@@ -57,9 +57,9 @@ def _read(folder: Path) -> EventAccumulator:
 
 
 def _scalars(events: EventAccumulator, title: str) -> dict[int, float]:
-    found = events.Scalars(title)
-    assert len({event.step for event in found}) == len(found), "a step stands there twice"
-    return {event.step: event.value for event in found}
+    scalars = events.Scalars(title)
+    assert len({event.step for event in scalars}) == len(scalars), "a step is there twice"
+    return {event.step: event.value for event in scalars}
 
 
 def _files(folder: Path) -> set[str]:
@@ -73,8 +73,8 @@ def _files(folder: Path) -> set[str]:
 # --- TensorBoard -----------------------------------------------------------------------------
 
 
-def test_tensorboard_has_each_number_of_each_epoch_under_its_title(tmp_path: Path) -> None:
-    records = _tell(to_tensorboard(tmp_path / "run"), range(4))
+def test_tensorboard_has_all_scalars_of_all_epochs(tmp_path: Path) -> None:
+    records = _log(TensorBoardLogger(tmp_path / "run"), range(4))
     events = _read(tmp_path / "run")
     assert sorted(events.Tags()["scalars"]) == sorted(TITLES)
     for title in TITLES:
@@ -82,53 +82,53 @@ def test_tensorboard_has_each_number_of_each_epoch_under_its_title(tmp_path: Pat
         assert _scalars(events, title) == pytest.approx(expected, rel=1e-6)
 
 
-def test_tensorboard_has_histograms_of_all_weights_of_each_epoch(tmp_path: Path) -> None:
-    """As many values as there are weights, their sum and their ends."""
-    _tell(to_tensorboard(tmp_path / "run"), range(3))
+def test_tensorboard_has_histograms_of_all_weights_of_all_epochs(tmp_path: Path) -> None:
+    """With the number of weights, their sum, minimum and maximum."""
+    _log(TensorBoardLogger(tmp_path / "run"), range(3))
     events = _read(tmp_path / "run")
     sizes = {name.replace(".", "/"): one.numel() for name, one in _model().named_parameters()}
     assert set(events.Tags()["histograms"]) == set(sizes)
     assert "2/0/weight" in sizes
     for name, size in sizes.items():
-        found = {event.step: event.histogram_value for event in events.Histograms(name)}
-        assert list(found) == [0, 1, 2]
-        for epoch, histogram in found.items():
+        histograms = {event.step: event.histogram_value for event in events.Histograms(name)}
+        assert list(histograms) == [0, 1, 2]
+        for epoch, histogram in histograms.items():
             assert histogram.num == size
             assert (histogram.min, histogram.max) == (epoch, epoch)
             assert histogram.sum == pytest.approx(epoch * size)
 
 
-def test_histograms_are_of_the_weights_as_they_are_spread(tmp_path: Path) -> None:
+def test_histograms_count_the_weights_by_value(tmp_path: Path) -> None:
     model = nn.Linear(100, 40, bias=False)
-    to_tensorboard(tmp_path / "run")([_record(0)], model)
+    TensorBoardLogger(tmp_path / "run").log([_record(0)], model)
     (event,) = _read(tmp_path / "run").Histograms("weight")
     weights = model.weight.detach().double().numpy().ravel()
     histogram = event.histogram_value
     assert histogram.sum_squares == pytest.approx((weights**2).sum())
     limits = np.array([-math.inf, *histogram.bucket_limit])
     counts, _ = np.histogram(weights, bins=limits)
-    assert abs(counts - np.array(histogram.bucket)).sum() <= 2  # a value on a border
+    assert abs(counts - np.array(histogram.bucket)).sum() <= 2  # a value on the edge of a bin
     assert sum(histogram.bucket) == weights.size
 
 
-def test_tensorboard_can_be_watched_while_the_run_lasts(tmp_path: Path) -> None:
-    """Each epoch is on the disk when it has been told."""
-    tell, records = to_tensorboard(tmp_path / "run"), []
+def test_tensorboard_can_read_the_log_during_the_run(tmp_path: Path) -> None:
+    """Each epoch is on the disk once it is logged."""
+    logger, records = TensorBoardLogger(tmp_path / "run"), []
     for epoch in range(3):
         records.append(_record(epoch))
-        tell(records, _model())
+        logger.log(records, _model())
         assert list(_scalars(_read(tmp_path / "run"), "val/loss")) == list(range(epoch + 1))
 
 
-def test_a_run_that_goes_on_hides_what_a_killed_one_wrote_of_the_same_epochs(
+def test_a_resumed_run_hides_what_a_killed_one_wrote_of_the_same_epochs(
     tmp_path: Path,
 ) -> None:
-    """The first was killed in its sixth epoch, but its last save is of the end of the third.
+    """The first was killed in its sixth epoch; its last save is of the end of the second.
 
-    What is taken up is told at once, with the third epoch as the last.
+    The resumed run logs from the third epoch on.
     """
-    killed = _tell(to_tensorboard(tmp_path / "run"), range(5))
-    again = _tell(to_tensorboard(tmp_path / "run"), range(2, 8), offset=0.25, history=2)
+    killed = _log(TensorBoardLogger(tmp_path / "run"), range(5))
+    again = _log(TensorBoardLogger(tmp_path / "run"), range(2, 8), offset=0.25, history=2)
     events = _read(tmp_path / "run")
     for title in TITLES:
         expected = {record.epoch: _values(record)[title] for record in [*killed[:2], *again[2:]]}
@@ -139,20 +139,18 @@ def test_a_run_that_goes_on_hides_what_a_killed_one_wrote_of_the_same_epochs(
     assert [last[epoch] for epoch in (0, 1, 2, 4)] == [0, 1, 2.25, 4.25]
 
 
-def test_nothing_is_written_for_tensorboard_before_there_is_something_to_tell(
-    tmp_path: Path,
-) -> None:
-    to_tensorboard(tmp_path / "run")
+def test_tensorboard_files_are_not_created_before_the_first_epoch(tmp_path: Path) -> None:
+    TensorBoardLogger(tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_telling_leaves_the_model_as_it_is(tmp_path: Path) -> None:
+def test_logging_does_not_change_the_model(tmp_path: Path) -> None:
     model = _model()
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    for tell in (to_tensorboard(tmp_path / "board"), to_dvclive(tmp_path / "live")):
-        tell([_record(0)], model)
+    for logger in (TensorBoardLogger(tmp_path / "board"), DVCLiveLogger(tmp_path / "live")):
+        logger.log([_record(0)], model)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(one.requires_grad and one.grad is not None for one in model.parameters())
 
@@ -161,16 +159,16 @@ def test_telling_leaves_the_model_as_it_is(tmp_path: Path) -> None:
 
 
 def _plot(folder: Path, title: str) -> dict[int, float]:
-    """Give the values of a plot by their steps."""
+    """Return the values of a plot by step."""
     header, *rows = (folder / "plots" / "metrics" / f"{title}.tsv").read_text().splitlines()
     assert header == f"step\t{title.rpartition('/')[2]}"
     pairs = [row.split("\t") for row in rows]
-    assert len({step for step, _ in pairs}) == len(pairs), "a step stands there twice"
+    assert len({step for step, _ in pairs}) == len(pairs), "a step is there twice"
     return {int(step): float(value) for step, value in pairs}
 
 
-def test_dvclive_has_each_number_of_each_epoch_and_a_summary_of_the_last(tmp_path: Path) -> None:
-    records = _tell(to_dvclive(tmp_path / "live"), range(4))
+def test_dvclive_has_all_scalars_of_all_epochs_and_a_summary_of_the_last(tmp_path: Path) -> None:
+    records = _log(DVCLiveLogger(tmp_path / "live"), range(4))
     for title in TITLES:
         expected = {record.epoch: _values(record)[title] for record in records}
         assert _plot(tmp_path / "live", title) == expected
@@ -183,19 +181,19 @@ def test_dvclive_has_each_number_of_each_epoch_and_a_summary_of_the_last(tmp_pat
     }
 
 
-def test_dvclive_can_be_watched_while_the_run_lasts(tmp_path: Path) -> None:
-    tell, records = to_dvclive(tmp_path / "live"), []
+def test_dvclive_can_read_the_log_during_the_run(tmp_path: Path) -> None:
+    logger, records = DVCLiveLogger(tmp_path / "live"), []
     for epoch in range(3):
         records.append(_record(epoch))
-        tell(records, _model())
+        logger.log(records, _model())
         assert list(_plot(tmp_path / "live", "val/loss")) == list(range(epoch + 1))
         assert json.loads((tmp_path / "live" / "metrics.json").read_text())["step"] == epoch
 
 
-def test_dvclive_has_the_whole_story_of_a_run_that_goes_on(tmp_path: Path) -> None:
-    """What a killed one had written of the same epochs is gone, what came before is there."""
-    killed = _tell(to_dvclive(tmp_path / "live"), range(5))
-    again = _tell(to_dvclive(tmp_path / "live"), range(2, 8), offset=0.25, history=2)
+def test_dvclive_has_the_whole_history_of_a_resumed_run(tmp_path: Path) -> None:
+    """What a killed run wrote of the same epochs is gone; the epochs before are there."""
+    killed = _log(DVCLiveLogger(tmp_path / "live"), range(5))
+    again = _log(DVCLiveLogger(tmp_path / "live"), range(2, 8), offset=0.25, history=2)
     for title in TITLES:
         expected = {record.epoch: _values(record)[title] for record in [*killed[:2], *again[2:]]}
         assert _plot(tmp_path / "live", title) == expected
@@ -203,7 +201,7 @@ def test_dvclive_has_the_whole_story_of_a_run_that_goes_on(tmp_path: Path) -> No
 
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give a Git and DVC repository with a pipeline, in which the test runs."""
+    """Return a Git and DVC repository with a pipeline, in which the test runs."""
     folder = tmp_path / "repository"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -219,16 +217,16 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("stage", [False, True])
-def test_nothing_is_written_outside_the_folder_and_the_pipeline_is_left_alone(
+def test_loggers_write_only_to_their_folders_and_do_not_touch_the_pipeline(
     repository: Path, monkeypatch: pytest.MonkeyPatch, *, stage: bool
 ) -> None:
-    """By hand and in a stage of `dvc repro`, which runs in the repository."""
+    """Outside of DVC and in a stage of `dvc repro`, which runs in the repository."""
     if stage:
         monkeypatch.setenv("DVC_ROOT", str(repository))
         monkeypatch.setenv("DVC_STAGE", "train")
     before, head = _files(repository), _head(repository)
-    _tell(to_dvclive(Path("out", "live")), range(2))
-    _tell(to_tensorboard(Path("out", "board")), range(2))
+    _log(DVCLiveLogger(Path("out", "live")), range(2))
+    _log(TensorBoardLogger(Path("out", "board")), range(2))
     written = _files(repository) - before
     assert all(name.startswith(("out/live/", "out/board/")) for name in written), written
     assert not any(Path(name).name == "dvc.yaml" for name in written)
@@ -242,15 +240,15 @@ def test_nothing_is_written_outside_the_folder_and_the_pipeline_is_left_alone(
 
 
 def _head(repository: Path) -> str:
-    """Give what all branches, experiments and stashes of a repository stand for."""
+    """Return all refs of a repository: branches, experiments, stashes."""
     command = ["git", "-C", str(repository), "for-each-ref"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def test_a_run_that_tells_nothing_leaves_the_figures_of_another_alone(tmp_path: Path) -> None:
-    """A second process of the same settings is refused before its first epoch."""
-    _tell(to_dvclive(tmp_path / "live"), range(3))
+def test_a_run_without_an_epoch_does_not_touch_the_log_of_another(tmp_path: Path) -> None:
+    """A second process of the same settings is rejected before its first epoch."""
+    _log(DVCLiveLogger(tmp_path / "live"), range(3))
     before = {file: file.read_bytes() for file in (tmp_path / "live").rglob("*") if file.is_file()}
-    to_dvclive(tmp_path / "live")
+    DVCLiveLogger(tmp_path / "live")
     after = {file: file.read_bytes() for file in (tmp_path / "live").rglob("*") if file.is_file()}
     assert after == before

@@ -1,4 +1,4 @@
-"""The loop: learns, keeps the best epoch, resumes at any step with the same bytes, stops on nan."""
+"""The loop learns, keeps the best epoch, resumes at any step with the same bytes, stops on NaN."""
 
 import signal
 from collections.abc import Iterable, Iterator
@@ -24,6 +24,7 @@ from minet.loader.sharding import BatchSharder
 from minet.nn.checkpoint import load_model, save_model
 from minet.train.config import RunSettings
 from minet.train.context import Callbacks, TrainContext, TrainResult
+from minet.train.distributed.process_group import ProcessGroup
 from minet.train.interrupt import Interrupt
 from minet.train.loop import check_last_batch, fit, validate
 from minet.train.snapshot import SnapshotStore
@@ -36,7 +37,7 @@ CPU = torch.device("cpu")
 
 
 def settings(raw_params: dict[str, Any], **changes: Any) -> RunSettings:
-    """A short recipe with every kind of augmentation, changed as asked."""
+    """Return a short recipe with every kind of augmentation, with some changes."""
     train = raw_params["train"] | {"epochs": 3, "batch_size": 8, "input_px": 16, "lr": 0.01}
     train["augment"] |= {"rotation_degrees": 10.0, "channel_shuffle": 0.5}
     raw = {"model": "cnn3", "builder": "minet.models.cnn3:cnn3", "arguments": {}, "seed": 3}
@@ -45,7 +46,7 @@ def settings(raw_params: dict[str, Any], **changes: Any) -> RunSettings:
 
 
 def model() -> nn.Module:
-    """A tiny model with what makes resuming hard: batch norm and dropout."""
+    """Return a tiny model with layers that make resuming hard: batch norm and dropout."""
     torch.manual_seed(0)
     return nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.3),
@@ -53,82 +54,89 @@ def model() -> nn.Module:
     )  # fmt: skip
 
 
-def quiet(batches: Iterator[Batch], epoch: int, done: int, total: int) -> Iterable[Batch]:
-    """Show nothing."""
+def silent(batches: Iterator[Batch], epoch: int, done: int, total: int) -> Iterable[Batch]:
+    """Return the batches; a `steps` callback that shows nothing."""
     del epoch, done, total
     return batches
 
 
-class EveryStep(SnapshotStore):
-    """Saves after every step, however long the last save takes."""
+class SaveEveryStep(SnapshotStore):
+    """Save after every step, however long the last save takes."""
 
     def should_save(self) -> bool:
         self.finish()
         return True
 
 
-def prepared(
+def context_of(
     run: RunSettings,
     source: ListSource,
     folder: Path,
-    steps: Any = quiet,
+    steps: Any = silent,
     *,
     save_every_s: float = 1e9,
     written: list[list[EpochRecord]] | None = None,
     network: nn.Module | None = None,
-    form: InputSpec = SPEC,
-    scored: AugmentSettings | None = None,
+    input_spec: InputSpec = SPEC,
+    val_augment: AugmentSettings | None = None,
 ) -> TrainContext:
-    """Prepare a run of the tiny model on the source, which is its own validation split."""
+    """Return a run of the tiny model on a source, which is its own validation split.
+
+    A `save_every_s` of 0 saves after every step.
+    """
     history = [] if written is None else written
-    val_plan = None if scored is None else partial(plan_epoch, source.count, 16, scored, 77)
+    val_plan = None
+    if val_augment is not None:
+        val_plan = partial(plan_epoch, source.count, 16, val_augment, 77)
     return TrainContext(
-        run,
-        TrainStep(network or model(), run.train, form, CPU),
-        source,
-        source,
-        BatchSharder(run.train.batch_size),
-        source.count,
-        partial(plan_epoch, source.count, 16, run.train.augment, run.seed),
-        SnapshotStore(folder, save_every_s) if save_every_s else EveryStep(folder, 0),
-        Callbacks(steps, lambda records: history.append(list(records)), lambda *_: None),
-        val_plan,
+        settings=run,
+        train_step=TrainStep(network or model(), run.train, input_spec, CPU),
+        train=source,
+        val=source,
+        sharder=BatchSharder(run.train.batch_size),
+        train_count=source.count,
+        plan=partial(plan_epoch, source.count, 16, run.train.augment, run.seed),
+        store=SnapshotStore(folder, save_every_s) if save_every_s else SaveEveryStep(folder, 0),
+        callbacks=Callbacks(steps, lambda records: history.append(list(records)), lambda *_: None),
+        val_plan=val_plan,
     )
 
 
 def train(
     run: RunSettings, source: ListSource, folder: Path, *args: Any, **named: Any
 ) -> TrainResult:
-    """Train the tiny model on the source, which is its own validation split."""
-    whole = prepared(run, source, folder, *args, **named)
-    with whole.store.lock():
-        return fit(whole)
+    """Train the tiny model on a source, which is its own validation split."""
+    context = context_of(run, source, folder, *args, **named)
+    with context.store.lock():
+        return fit(context)
 
 
 def assert_same(one: TrainResult, other: TrainResult) -> None:
-    """Everything but the clock is the same to the last bit."""
+    """Assert that two results are the same to the last bit, except for their times."""
     assert one.history == other.history
     assert one.best == other.best
     assert one.weights.keys() == other.weights.keys()
     assert all(torch.equal(one.weights[name], other.weights[name]) for name in one.weights)
 
 
-def test_it_learns_and_writes_down_what_happened(raw_params, blobs, tmp_path) -> None:
+def test_training_learns_and_records_each_epoch(raw_params, blobs, tmp_path) -> None:
     run = settings(raw_params)
-    outcome = train(run, blobs, tmp_path / "r")
-    assert [record.epoch for record in outcome.history] == [0, 1, 2]
-    assert outcome.history[-1].train_loss < outcome.history[0].train_loss
-    assert outcome.best.val_accuracy > 0.9
-    assert outcome.best == min(outcome.history, key=lambda record: record.val_loss)
+    result = train(run, blobs, tmp_path / "r")
+    assert [record.epoch for record in result.history] == [0, 1, 2]
+    assert result.history[-1].train_loss < result.history[0].train_loss
+    assert result.best.val_accuracy > 0.9
+    assert result.best == min(result.history, key=lambda record: record.val_loss)
     best = model()
-    best.load_state_dict(outcome.weights)
+    best.load_state_dict(result.weights)
     assert validate(TrainStep(best, run.train, SPEC, CPU), blobs) == (
-        outcome.best.val_loss,
-        outcome.best.val_accuracy,
+        result.best.val_loss,
+        result.best.val_accuracy,
     )
 
 
-def test_two_runs_are_the_same_bytes_and_another_seed_is_not(raw_params, blobs, tmp_path) -> None:
+def test_two_runs_give_the_same_bytes_and_another_seed_does_not(
+    raw_params, blobs, tmp_path
+) -> None:
     first = train(settings(raw_params), blobs, tmp_path / "1")
     assert_same(first, train(settings(raw_params), blobs, tmp_path / "2"))
     other = settings(raw_params).model_copy(update={"seed": 4})
@@ -136,36 +144,38 @@ def test_two_runs_are_the_same_bytes_and_another_seed_is_not(raw_params, blobs, 
 
 
 class Killed(Exception):
-    """Stands for the death of the process."""
+    """The process is killed."""
 
 
-def cutting(kill_at: int) -> Any:
-    """Give a `steps` that dies before step `kill_at` of the run."""
+def killed_at(step: int) -> Any:
+    """Return a `steps` callback that raises Killed before a step, counted over the whole run."""
     taken = 0
 
-    def cut(batches: Iterator[Batch], epoch: int, done: int, total: int) -> Iterator[Batch]:
+    def steps(batches: Iterator[Batch], epoch: int, done: int, total: int) -> Iterator[Batch]:
         del epoch, done, total
         nonlocal taken
         for batch in batches:
-            if taken == kill_at:
+            if taken == step:
                 raise Killed
             taken += 1
             yield batch
 
-    return cut
+    return steps
 
 
 @pytest.mark.parametrize("kill_at", [1, 4, 5, 7, 10, 14])
-def test_a_run_cut_at_any_step_ends_the_same(raw_params, blobs, tmp_path, kill_at: int) -> None:
-    """Saved after every step, cut before step `kill_at` of 15, taken up again."""
+def test_a_run_killed_at_any_step_and_resumed_gives_the_same_bytes(
+    raw_params, blobs, tmp_path, kill_at: int
+) -> None:
+    """Saved after every step, killed before step `kill_at` of 15, resumed."""
     expected = train(settings(raw_params), blobs, tmp_path / "whole")
     with pytest.raises(Killed):
-        train(settings(raw_params), blobs, tmp_path / "cut", cutting(kill_at), save_every_s=0)
+        train(settings(raw_params), blobs, tmp_path / "killed", killed_at(kill_at), save_every_s=0)
     blobs.served = 0
-    resumed = train(settings(raw_params), blobs, tmp_path / "cut")
+    resumed = train(settings(raw_params), blobs, tmp_path / "killed")
     assert_same(resumed, expected)
     validation = 5 * (3 - kill_at // 5)
-    assert blobs.served == 15 - kill_at + validation, "a step before the cut was done again"
+    assert blobs.served == 15 - kill_at + validation, "a step before the kill was repeated"
 
 
 def test_a_run_killed_after_its_last_save_only_writes_its_results(
@@ -177,29 +187,34 @@ def test_a_run_killed_after_its_last_save_only_writes_its_results(
     again = train(settings(raw_params), blobs, tmp_path / "r", written=written)
     assert_same(again, done)
     assert blobs.served == 0
-    assert written == [done.history], "the history was not written anew"
+    assert written == [done.history], "the history was not written again"
 
 
-def test_the_best_epoch_is_by_loss_or_accuracy_and_the_first_of_equals(raw_params) -> None:
+def test_the_best_epoch_is_the_first_with_the_best_loss_or_accuracy(raw_params) -> None:
     rows = [(0.9, 0.5), (0.7, 0.6), (0.8, 0.9), (0.7, 0.9)]
     for selection_metric, expected in (("loss", 1), ("accuracy", 2)):
-        progress = TrainState(settings(raw_params, selection_metric=selection_metric), CPU)
+        state, copied = TrainState(settings(raw_params, selection_metric=selection_metric), CPU), []
+
+        def weights(copied: list[int] = copied, state: TrainState = state) -> dict[str, Any]:
+            copied.append(state.epoch)
+            return {"w": torch.tensor(float(state.epoch))}
+
         for epoch, (loss, accuracy) in enumerate(rows):
-            weights = {"w": torch.tensor(float(epoch))}
-            progress.end_epoch(EpochRecord(epoch, 1.0, 0.5, loss, accuracy, 0.1), weights)
-        assert progress.best_epoch == expected, selection_metric
-        assert progress.best_weights["w"] == expected
+            state.end_epoch(EpochRecord(epoch, 1.0, 0.5, loss, accuracy, 0.1), weights)
+        assert state.best_epoch == expected, selection_metric
+        assert state.best_weights["w"] == expected
+        assert copied == list(range(expected + 1)), "weights were copied that are not the best"
 
 
-def poisoned(at: int) -> Any:
-    """Give a `steps` that makes the images of step `at` of epoch 1 the cause of a nan."""
+def nan_at(at: int) -> Any:
+    """Return a `steps` callback that makes the images of step `at` of epoch 1 NaN."""
 
     def steps(batches: Iterator[Batch], epoch: int, done: int, total: int) -> Iterator[Batch]:
         del done, total
         for step, batch in enumerate(batches):
             if (epoch, step) == (1, at):
-                nothing = torch.full_like(batch.images, torch.nan, dtype=torch.float32)
-                yield Batch(nothing, batch.labels, batch.indices)
+                images = torch.full_like(batch.images, torch.nan, dtype=torch.float32)
+                yield Batch(images, batch.labels, batch.indices)
             else:
                 yield batch
 
@@ -208,44 +223,46 @@ def poisoned(at: int) -> Any:
 
 @pytest.mark.parametrize("at", [0, 2, 4])
 @pytest.mark.parametrize("save_every_s", [0, 1e9], ids=["saved each step", "saved each epoch"])
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_model_epoch_and_step(
+def test_a_loss_that_is_not_finite_stops_the_run_with_model_epoch_and_step(
     raw_params, blobs, tmp_path, at: int, save_every_s: float
 ) -> None:
     expected = rf"^cnn3: the training loss is nan at step {at} of epoch 1 \(both from 0\)"
     with pytest.raises(InputError, match=expected):
-        train(settings(raw_params), blobs, tmp_path / "r", poisoned(at), save_every_s=save_every_s)
+        train(settings(raw_params), blobs, tmp_path / "r", nan_at(at), save_every_s=save_every_s)
     state = SnapshotStore(tmp_path / "r", 1).load()
     assert state is not None
-    saved = state["engine"]["model"].values()
-    assert all(tensor.isfinite().all() for tensor in saved), "poison was saved"
+    saved = state["train_step"]["model"].values()
+    assert all(tensor.isfinite().all() for tensor in saved), "a NaN was saved"
 
 
-def test_a_diverging_run_is_told_what_to_try(raw_params, blobs, tmp_path) -> None:
+def test_the_error_of_a_diverging_run_suggests_a_lower_learning_rate(
+    raw_params, blobs, tmp_path
+) -> None:
     run = settings(raw_params, lr=1e30, optimizer="sgd", schedule="constant")
     with pytest.raises(InputError, match=r"try a lower train.lr \(it is 1e\+30\)"):
         train(run, blobs, tmp_path / "r")
 
 
 def test_a_validation_loss_that_is_not_finite_stops_the_run(raw_params) -> None:
-    progress = TrainState(settings(raw_params), CPU)
+    state = TrainState(settings(raw_params), CPU)
     with pytest.raises(InputError, match=r"cnn3: the validation loss is inf after step"):
-        progress.check_validation(float("inf"))
+        state.check_validation(float("inf"))
 
 
 @pytest.mark.parametrize("sizes", [(17, 8, 1), (5, 1, 1), (16, 8, 8)], ids=str)
-def test_a_last_batch_of_one_image_is_refused_where_batch_norm_cannot_take_it(
+def test_a_last_batch_of_one_image_is_rejected_if_batch_norm_cannot_use_it(
     raw_params, blobs, tmp_path, sizes: tuple[int, int, int]
 ) -> None:
-    count, batch_size, parts = sizes
-    run = settings(raw_params, batch_size=batch_size, accumulation_steps=parts)
+    count, batch_size, accumulation_steps = sizes
+    run = settings(raw_params, batch_size=batch_size, accumulation_steps=accumulation_steps)
     small = nn.Sequential(nn.Conv2d(3, 4, 16), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
-    some = prepared(run, blobs, tmp_path / "r", network=small)
+    one_pixel = context_of(run, blobs, tmp_path / "r", network=small)
     with pytest.raises(InputError, match=rf"train.batch_size is {batch_size} and train.accum"):
-        check_last_batch(replace(some, count=count))
-    larger = prepared(run, blobs, tmp_path / "r")  # a map of more pixels is enough
-    check_last_batch(replace(larger, count=count))
-    if batch_size > parts:
-        check_last_batch(replace(some, count=count + 1))
+        check_last_batch(replace(one_pixel, train_count=count))
+    larger = context_of(run, blobs, tmp_path / "r")  # a feature map of more pixels is enough
+    check_last_batch(replace(larger, train_count=count))
+    if batch_size > accumulation_steps:
+        check_last_batch(replace(one_pixel, train_count=count + 1))
 
 
 def test_the_whole_last_batch_is_trained_on(raw_params, blobs, tmp_path) -> None:
@@ -262,19 +279,17 @@ def test_the_whole_last_batch_is_trained_on(raw_params, blobs, tmp_path) -> None
     assert sorted(seen) == list(range(37))
 
 
-def test_label_smoothing_is_in_the_training_loss_alone(raw_params, blobs, tmp_path) -> None:
+def test_label_smoothing_is_in_the_training_loss_only(raw_params, blobs, tmp_path) -> None:
     plain = train(settings(raw_params, epochs=1), blobs, tmp_path / "1").history[0]
     smooth = train(settings(raw_params, epochs=1, label_smoothing=0.3), blobs, tmp_path / "2")
     assert smooth.history[0].train_loss > plain.train_loss
     again = model()
     again.load_state_dict(smooth.weights)
-    engine = TrainStep(again, settings(raw_params).train, SPEC, CPU)
-    scores = validate(engine, blobs)
-    assert scores is not None
+    scores = validate(TrainStep(again, settings(raw_params).train, SPEC, CPU), blobs)
     assert scores[0] == smooth.history[0].val_loss
 
 
-def test_a_model_is_rebuilt_from_its_card(tmp_path) -> None:
+def test_a_model_is_rebuilt_from_its_metadata(tmp_path) -> None:
     torch.manual_seed(1)
     from minet.models.registry import build
 
@@ -304,49 +319,49 @@ def test_a_model_is_rebuilt_from_its_card(tmp_path) -> None:
         load_model(weights, metadata)
 
 
-def test_history_rows_are_those_that_others_rely_on() -> None:
+def test_the_columns_of_the_history_are_pinned() -> None:
     columns = list(EpochRecord.__dataclass_fields__)
     assert columns == ["epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr"]
 
 
 class Scheduled(nn.Module):
-    """A layer that follows the epochs, and says so in a buffer."""
+    """A layer with a schedule, whose state is a buffer."""
 
     epochs: torch.Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("epochs", torch.full((1,), -1.0))
-        self.told: list[int] = []
+        self.seen: list[int] = []
 
     def set_epoch(self, epoch: int) -> None:
-        self.told.append(epoch)
+        self.seen.append(epoch)
         self.epochs.fill_(epoch)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return images * (1 + self.epochs)
 
 
-def test_layers_with_a_schedule_are_told_each_epoch_and_the_best_one_is_kept(
+def test_layers_with_a_schedule_get_each_epoch_and_the_best_state_is_kept(
     raw_params: dict[str, Any], blobs: ListSource, tmp_path: Path
 ) -> None:
     run = settings(raw_params, epochs=4)
     layer = Scheduled()
-    outcome = train(run, blobs, tmp_path / "r", network=nn.Sequential(layer, model()))
-    assert layer.told == [0, 1, 2, 3]
-    assert outcome.weights["0.epochs"].item() == outcome.best.epoch
+    result = train(run, blobs, tmp_path / "r", network=nn.Sequential(layer, model()))
+    assert layer.seen == [0, 1, 2, 3]
+    assert result.weights["0.epochs"].item() == result.best.epoch
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("at", [1, 5, 9])
-def test_a_run_asked_to_stop_saves_at_once_and_ends_the_same_when_taken_up(
+def test_a_run_asked_to_stop_saves_at_once_and_resumes_to_the_same_bytes(
     raw_params, blobs, tmp_path, at: int, number: signal.Signals
 ) -> None:
-    """Asked before step `at` of 15; nothing was due to be saved."""
+    """Asked before step `at` of 15, when no save is due."""
     expected = train(settings(raw_params), blobs, tmp_path / "whole")
-    interrupt, taken = Interrupt(patient=False), 0
+    interrupt, taken = Interrupt(ignore_repeats=False), 0
 
-    def ask(batches: Iterator[Batch], epoch: int, done: int, total: int) -> Iterator[Batch]:
+    def steps(batches: Iterator[Batch], epoch: int, done: int, total: int) -> Iterator[Batch]:
         del epoch, done, total
         nonlocal taken
         for batch in batches:
@@ -355,34 +370,35 @@ def test_a_run_asked_to_stop_saves_at_once_and_ends_the_same_when_taken_up(
                 signal.raise_signal(number)
             yield batch
 
-    run = replace(prepared(settings(raw_params), blobs, tmp_path / "r", ask), interrupt=interrupt)
-    with run.store.lock(), interrupt.listening(), pytest.raises(InterruptedRun) as stopped:
-        fit(run)
+    context = context_of(settings(raw_params), blobs, tmp_path / "r", steps)
+    context = replace(context, interrupt=interrupt)
+    with context.store.lock(), interrupt.listening(), pytest.raises(InterruptedRun) as stopped:
+        fit(context)
     assert stopped.value.exit_code == {signal.SIGTERM: 75, signal.SIGINT: 130}[number]
-    assert taken == at, "the run went on"
+    assert taken == at, "another step was made"
     blobs.served = 0
     assert_same(train(settings(raw_params), blobs, tmp_path / "r"), expected)
-    validated = (at - 1) // 5  # a run asked in the last step of an epoch has yet to validate it
-    assert blobs.served == (15 - at) + 5 * (3 - validated), "a step was done again"
+    validated = (at - 1) // 5  # a run stopped in the last step of an epoch has yet to validate it
+    assert blobs.served == (15 - at) + 5 * (3 - validated), "a step was repeated"
 
 
-def test_a_run_asked_to_stop_while_it_validates_is_not_made_to_finish(
+def test_a_run_asked_to_stop_during_validation_stops_without_finishing_it(
     raw_params, blobs, tmp_path
 ) -> None:
     expected = train(settings(raw_params), blobs, tmp_path / "whole")
-    interrupt = Interrupt(patient=False)
+    interrupt = Interrupt(ignore_repeats=False)
 
-    class Asks(ListSource):
+    class Interrupting(ListSource):
         def batches(self, order: IndexArray) -> Iterator[Batch]:
             for number, batch in enumerate(super().batches(order)):
                 if number == 2:
                     interrupt.signal = signal.SIGTERM
                 yield batch
 
-    val = Asks(blobs.images, blobs.labels, 8)
-    run = prepared(settings(raw_params), blobs, tmp_path / "r")
-    with run.store.lock(), pytest.raises(InterruptedRun):
-        fit(replace(run, val=val, interrupt=interrupt))
+    val = Interrupting(blobs.images, blobs.labels, 8)
+    context = context_of(settings(raw_params), blobs, tmp_path / "r")
+    with context.store.lock(), pytest.raises(InterruptedRun):
+        fit(replace(context, val=val, interrupt=interrupt))
     assert val.served == 3
     blobs.served = 0
     assert_same(train(settings(raw_params), blobs, tmp_path / "r"), expected)
@@ -390,14 +406,14 @@ def test_a_run_asked_to_stop_while_it_validates_is_not_made_to_finish(
 
 
 EXTRAS = {
-    "accumulation_steps": 3, "initial_px": 8, "growth_epochs": 2.0, "ema_decay": 0.9, "max_grad_norm": 0.5,
-    "optimizer": "sgd", "nesterov": True, "decay_norm_and_bias": False, "weight_decay": 0.01,
-    "label_smoothing": 0.1, "precision": "bfloat16",
+    "accumulation_steps": 3, "initial_px": 8, "growth_epochs": 2.0, "ema_decay": 0.9,
+    "max_grad_norm": 0.5, "optimizer": "sgd", "nesterov": True, "decay_norm_and_bias": False,
+    "weight_decay": 0.01, "label_smoothing": 0.1, "precision": "bfloat16",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("kill_at", [2, 7, 13])
-def test_a_run_with_all_extras_cut_at_any_step_ends_the_same(
+def test_a_run_with_all_extras_killed_at_any_step_gives_the_same_bytes(
     raw_params, blobs, tmp_path, kill_at: int
 ) -> None:
     raw_params["train"]["augment"] |= {"mixup_alpha": 0.4, "cutmix_alpha": 1.0}
@@ -405,14 +421,12 @@ def test_a_run_with_all_extras_cut_at_any_step_ends_the_same(
     network = [pooled() for _ in range(3)]
     expected = train(run, blobs, tmp_path / "whole", network=network[0])
     with pytest.raises(Killed):
-        train(
-            run, blobs, tmp_path / "r", cutting(kill_at), save_every_s=0, network=network[1]
-        )  # fmt: skip
+        train(run, blobs, tmp_path / "r", killed_at(kill_at), save_every_s=0, network=network[1])
     assert_same(train(run, blobs, tmp_path / "r", network=network[2]), expected)
 
 
 def pooled() -> nn.Module:
-    """A tiny model for images of any side."""
+    """Return a tiny model for images of any size."""
     torch.manual_seed(0)
     pool = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.3))
     return nn.Sequential(
@@ -420,29 +434,30 @@ def pooled() -> nn.Module:
     )  # fmt: skip
 
 
-def test_parts_of_a_batch_make_the_step_of_the_whole(raw_params, blobs, tmp_path) -> None:
-    """Where no layer looks at the batch: 37 images in batches of 8, each in 3 parts."""
+def test_micro_batches_make_the_step_of_the_whole_batch(raw_params, blobs, tmp_path) -> None:
+    """Of a model without batch norm: 37 images in batches of 8, each in 3 micro-batches."""
     blobs.images, blobs.labels, blobs.count = blobs.images[:37], blobs.labels[:37], 37
-    outcomes = []
-    for parts in (1, 3):
+    results = []
+    for accumulation_steps in (1, 3):
         network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 2))
         for parameter in network.parameters():
             nn.init.zeros_(parameter)
-        run = settings(raw_params, accumulation_steps=parts, optimizer="sgd", lr=0.001)
-        outcomes.append(train(run, blobs, tmp_path / str(parts), network=network))
-    for one, other in zip(*(outcome.history for outcome in outcomes), strict=True):
+        run = settings(raw_params, accumulation_steps=accumulation_steps, optimizer="sgd", lr=0.001)
+        folder = tmp_path / str(accumulation_steps)
+        results.append(train(run, blobs, folder, network=network))
+    for one, other in zip(*(result.history for result in results), strict=True):
         assert one.train_loss == pytest.approx(other.train_loss, abs=1e-6)
         assert one.val_loss == pytest.approx(other.val_loss, abs=1e-6)
 
 
-def test_averaged_weights_are_those_that_are_scored_and_kept(raw_params, blobs, tmp_path) -> None:
-    """Against an average followed by hand from the weights after each step."""
+def test_averaged_weights_are_validated_and_kept(raw_params, blobs, tmp_path) -> None:
+    """Compared with an average computed here from the weights after each step."""
     run = settings(raw_params, ema_decay=0.9, epochs=1, augment=raw_params["train"]["augment"])
     network = model()
     means = [parameter.detach().clone() for parameter in network.parameters()]
     steps = 0
 
-    def follow() -> None:
+    def update() -> None:
         decay = min(0.9, (1 + steps) / (10 + steps))
         for mean, parameter in zip(means, network.parameters(), strict=True):
             mean.mul_(decay).add_(parameter.detach(), alpha=1 - decay)
@@ -452,66 +467,68 @@ def test_averaged_weights_are_those_that_are_scored_and_kept(raw_params, blobs, 
         for batch in batches:
             yield batch
             steps += 1
-            follow()
+            update()
 
-    outcome = train(run, blobs, tmp_path / "r", note, network=network)
+    result = train(run, blobs, tmp_path / "r", note, network=network)
     names = [name for name, _ in network.named_parameters()]
     for name, mean in zip(names, means, strict=True):
-        assert torch.allclose(outcome.weights[name], mean, atol=1e-6), name
-        assert not torch.equal(outcome.weights[name], network.state_dict()[name])
+        assert torch.allclose(result.weights[name], mean, atol=1e-6), name
+        assert not torch.equal(result.weights[name], network.state_dict()[name])
     kept = model()
-    kept.load_state_dict(outcome.weights)
+    kept.load_state_dict(result.weights)
     scores = validate(TrainStep(kept, settings(raw_params).train, SPEC, CPU), blobs)
-    assert scores == (outcome.best.val_loss, outcome.best.val_accuracy)
+    assert scores == (result.best.val_loss, result.best.val_accuracy)
 
 
-def test_a_long_gradient_is_cut_to_its_length(raw_params, blobs) -> None:
+def test_a_gradient_is_clipped_to_max_grad_norm(raw_params, blobs) -> None:
     run = settings(raw_params, max_grad_norm=1e-3, optimizer="sgd", lr=1.0, momentum=0.0)
     network = model()
     before = torch.cat([p.detach().flatten().clone() for p in network.parameters()])
-    engine = TrainStep(network, run.train, SPEC, CPU)
+    train_step = TrainStep(network, run.train, SPEC, CPU)
     batch = next(blobs.batches(np.arange(8)))
-    engine.step(batch, AugmentParams(), images=8, lr=1.0, image_size=16)
+    train_step.step(batch, AugmentParams(), images=8, lr=1.0, image_size=16)
     after = torch.cat([p.detach().flatten() for p in network.parameters()])
     assert (after - before).norm().item() == pytest.approx(1e-3, rel=1e-3)
 
 
-def test_gradients_lie_in_memory_as_their_weights_do(raw_params, blobs) -> None:
-    """A fused optimizer takes one for the other, element by element."""
+def test_gradients_have_the_strides_of_their_weights(raw_params, blobs) -> None:
+    """A fused optimizer updates element by element in memory order."""
     network = model()
-    engine = TrainStep(network, settings(raw_params).train, SPEC, CPU)
-    engine.step(next(blobs.batches(np.arange(8))), AugmentParams(), images=8, lr=0.1, image_size=16)
+    train_step = TrainStep(network, settings(raw_params).train, SPEC, CPU)
+    train_step.step(
+        next(blobs.batches(np.arange(8))), AugmentParams(), images=8, lr=0.1, image_size=16
+    )
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None
         assert parameter.grad.stride() == parameter.stride(), name
 
 
-def test_reduced_precision_computes_in_it_and_keeps_weights_and_losses_whole(
+def test_reduced_precision_is_for_activations_only_and_weights_stay_float32(
     raw_params, blobs, tmp_path
 ) -> None:
     seen = []
     network = model()
     network[0].register_forward_hook(lambda _, __, out: seen.append(out.dtype))
-    outcome = train(settings(raw_params, precision="bfloat16"), blobs, tmp_path, network=network)
+    result = train(settings(raw_params, precision="bfloat16"), blobs, tmp_path, network=network)
     assert set(seen) == {torch.bfloat16}
-    assert {weight.dtype for weight in outcome.weights.values()} == {torch.float32, torch.int64}
-    assert outcome.best.val_accuracy > 0.9
+    assert {weight.dtype for weight in result.weights.values()} == {torch.float32, torch.int64}
+    assert result.best.val_accuracy > 0.9
 
 
-# --- planes that are given, validation images that are changed --------------------------------
+# --- input channels, augmented validation images ----------------------------------------------
 
 
-def narrow(planes: int) -> nn.Module:
-    """A tiny model of so many planes, with batch norm."""
+def narrow(channels: int) -> nn.Module:
+    """Return a tiny model of so many input channels, with batch norm."""
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(planes, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(),
+        nn.Conv2d(channels, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(),
         nn.Linear(4 * 14 * 14, 2),
     )  # fmt: skip
 
 
 def unshuffled(raw_params: dict[str, Any], **changes: Any) -> RunSettings:
-    """A short recipe that leaves the planes in their order."""
+    """Return a short recipe that leaves the channels in their order."""
     run = settings(raw_params)
     augment = run.train.augment.model_copy(update={"channel_shuffle": 0.0})
     train = run.train.model_copy(update={"augment": augment} | changes)
@@ -519,25 +536,25 @@ def unshuffled(raw_params: dict[str, Any], **changes: Any) -> RunSettings:
 
 
 @pytest.mark.parametrize(
-    ("channels", "channel_mode", "planes"),
+    ("channels", "channel_mode", "in_channels"),
     [("GB", "slice", 2), ("R", "slice", 1), ("RG", "sigmoid", 2), ("RB", "zero", 3)],
 )
-def test_training_works_on_the_planes_that_are_given(
-    raw_params, blobs, tmp_path, *, channels: str, channel_mode: str, planes: int
+def test_training_uses_the_input_channels_of_the_recipe(
+    raw_params, blobs, tmp_path, *, channels: str, channel_mode: str, in_channels: int
 ) -> None:
-    """And is scored on them: the best epoch's loss is that of its weights on these planes."""
+    """So does validation: the best epoch's loss is that of its weights on these channels."""
     run = unshuffled(raw_params, channels=channels, channel_mode=channel_mode)
-    form = replace(SPEC, channels=channels, channel_mode=channel_mode)
+    input_spec = replace(SPEC, channels=channels, channel_mode=channel_mode)
     blobs.labels = blobs.images.float().mean(dim=(1, 2, 3)).gt(90).long()
-    if channel_mode == "sigmoid":  # which tells apart only the darkest
+    if channel_mode == "sigmoid":  # which separates only the darkest
         blobs.images = blobs.images // 60
-    outcome = train(run, blobs, tmp_path / "r", network=narrow(planes), form=form)
-    assert outcome.history[-1].train_loss < outcome.history[0].train_loss
-    assert outcome.best.val_accuracy > 0.9
-    best = narrow(planes)
-    best.load_state_dict(outcome.weights)
-    again = validate(TrainStep(best, run.train, form, CPU), blobs)
-    assert again == (outcome.best.val_loss, outcome.best.val_accuracy)
+    result = train(run, blobs, tmp_path / "r", network=narrow(in_channels), input_spec=input_spec)
+    assert result.history[-1].train_loss < result.history[0].train_loss
+    assert result.best.val_accuracy > 0.9
+    best = narrow(in_channels)
+    best.load_state_dict(result.weights)
+    again = validate(TrainStep(best, run.train, input_spec, CPU), blobs)
+    assert again == (result.best.val_loss, result.best.val_accuracy)
     given = list(input_channels(channels, channel_mode))
     pixels = blobs.images[:, given].float() / 255
     if channel_mode == "sigmoid":
@@ -547,126 +564,131 @@ def test_training_works_on_the_planes_that_are_given(
     with torch.inference_mode():
         logits = best.eval()((pixels - 0.5) / 0.25)
     by_hand = nn.functional.cross_entropy(logits, blobs.labels).item()
-    assert outcome.best.val_loss == pytest.approx(by_hand, abs=1e-5)
+    assert result.best.val_loss == pytest.approx(by_hand, abs=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("channels", "channel_mode", "planes"),
+    ("channels", "channel_mode", "in_channels"),
     [("RGB", "zero", 3), ("GB", "zero", 3), ("GB", "slice", 2), ("B", "sigmoid", 1)],
 )
-def test_a_rank_without_images_passes_as_many_planes_as_the_others(
-    raw_params, channels: str, channel_mode: str, planes: int
+def test_a_rank_without_images_runs_one_that_does_not_count(
+    raw_params, channels: str, channel_mode: str, in_channels: int
 ) -> None:
-    """As it does in the step whose last images are others'."""
+    """Rank 1 of 2 in a last batch of one image: as many channels as rank 0, but weight 0."""
     run = unshuffled(raw_params, channels=channels, channel_mode=channel_mode)
-    form = replace(SPEC, channels=channels, channel_mode=channel_mode)
-    engine = TrainStep(narrow(planes), run.train, form, CPU)
-    nothing = Batch(
-        torch.zeros((0, 3, 16, 16), dtype=torch.uint8),
-        torch.zeros(0, dtype=torch.int64),
-        np.zeros(0, np.int64),
+    input_spec = replace(SPEC, channels=channels, channel_mode=channel_mode)
+    network = narrow(in_channels)
+    train_step = TrainStep(network, run.train, input_spec, CPU)
+    train_step.group = ProcessGroup(rank=1, world_size=2)
+    padding = Batch(
+        torch.randint(0, 256, (1, 3, 16, 16), dtype=torch.uint8),
+        torch.ones(1, dtype=torch.int64),
+        np.zeros(1, np.int64),
     )
-    inputs, labels, shares = engine._prepared(nothing, AugmentParams(), 12)
-    assert inputs.shape == (0, planes, 12, 12)
+    inputs, labels, lam = train_step._inputs(padding, AugmentParams(), 12)
+    assert inputs.shape == (1, in_channels, 12, 12)
     assert inputs.dtype == torch.float32
-    assert (len(labels), shares) == (0, None)
-    loss, hits = engine.step(nothing, AugmentParams(), images=1, lr=0.1, image_size=16)
-    assert (loss.item(), hits.item()) == (0, 0)
+    assert (len(labels), lam) == (1, None)
+    loss, correct = train_step.step(padding, AugmentParams(), images=1, lr=0.1, image_size=16)
+    assert (loss.item(), correct.item()) == (0, 0)
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert not parameter.grad.any(), name
 
 
-def test_a_last_batch_of_one_image_is_tried_with_the_planes_that_are_given(
+def test_a_last_batch_of_one_image_is_checked_with_the_input_channels_of_the_recipe(
     raw_params, blobs, tmp_path
 ) -> None:
-    form = replace(SPEC, channels="GB", channel_mode="slice")
+    input_spec = replace(SPEC, channels="GB", channel_mode="slice")
     run = unshuffled(raw_params)
     small = nn.Sequential(nn.Conv2d(2, 4, 16), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
-    some = prepared(run, blobs, tmp_path / "r", network=small, form=form)
-    with pytest.raises(InputError, match="cannot be trained on at 16 px"):
-        check_last_batch(replace(some, count=17))
-    larger = prepared(run, blobs, tmp_path / "r", network=narrow(2), form=form)
-    check_last_batch(replace(larger, count=17))
+    one_pixel = context_of(run, blobs, tmp_path / "r", network=small, input_spec=input_spec)
+    with pytest.raises(InputError, match="cnn3 cannot be trained at 16 px"):
+        check_last_batch(replace(one_pixel, train_count=17))
+    larger = context_of(run, blobs, tmp_path / "r", network=narrow(2), input_spec=input_spec)
+    check_last_batch(replace(larger, train_count=17))
 
 
-def asked_of_validation(raw_params: dict[str, Any], *, cropped: bool, shuffle: float) -> Any:
-    """Give what is done to validation images in a run with slips of the reports."""
+def val_augment_of(raw_params: dict[str, Any], *, cropped: bool, shuffle: float) -> Any:
+    """Return the augmentation of validation images in a run with known bugs of the reports."""
     train = settings(raw_params).train
-    slips = {"random_test_crop": cropped, "shuffle_validation": shuffle}
+    bugs = {"random_test_crop": cropped, "shuffle_validation": shuffle}
     return scored_augment(
-        train.augment, train.compat.model_copy(update=slips), shuffle=slips["shuffle_validation"]
+        train.augment, train.compat.model_copy(update=bugs), shuffle=bugs["shuffle_validation"]
     )
 
 
 CROPPED, SHUFFLED = {"cropped": True, "shuffle": 0.0}, {"cropped": False, "shuffle": 0.6}
 
 
-@pytest.mark.parametrize("asked", [CROPPED, SHUFFLED], ids=["cropped", "shuffled"])
+@pytest.mark.parametrize("bug", [CROPPED, SHUFFLED], ids=["cropped", "shuffled"])
 @pytest.mark.parametrize("batch_size", [8, 7, 40])
-def test_validation_images_are_changed_as_the_plan_says(
-    raw_params, blobs, asked: dict[str, Any], batch_size: int
+def test_validation_images_are_augmented_by_their_plan(
+    raw_params, blobs, bug: dict[str, Any], batch_size: int
 ) -> None:
-    scored = asked_of_validation(raw_params, **asked)
-    plan = plan_epoch(40, 16, scored, 77, 2)
-    engine = TrainStep(model(), settings(raw_params).train, SPEC, CPU)
+    val_augment = val_augment_of(raw_params, **bug)
+    plan = plan_epoch(40, 16, val_augment, 77, 2)
+    train_step = TrainStep(model(), settings(raw_params).train, SPEC, CPU)
     blobs.batch_size = batch_size
-    found, plain = validate(engine, blobs, plan), validate(engine, blobs)
-    assert found is not None
-    assert plain is not None
+    augmented, plain = validate(train_step, blobs, plan), validate(train_step, blobs)
     inputs = to_input(blobs.images, SPEC.to(CPU), AugmentParams.from_plan(plan, np.arange(40), CPU))
     with torch.inference_mode():
         logits = model().eval()(inputs)
     by_hand = nn.functional.cross_entropy(logits, blobs.labels).item()
-    assert found[0] == pytest.approx(by_hand, abs=1e-5)
-    assert found[1] == (logits.argmax(dim=1) == blobs.labels).double().mean().item()
-    assert abs(found[0] - plain[0]) > 1e-4
+    assert augmented[0] == pytest.approx(by_hand, abs=1e-5)
+    assert augmented[1] == (logits.argmax(dim=1) == blobs.labels).double().mean().item()
+    assert abs(augmented[0] - plain[0]) > 1e-4
 
 
-@pytest.mark.parametrize("asked", [None, CROPPED, SHUFFLED], ids=["not", "cropped", "shuffled"])
-def test_what_is_done_to_validation_images_is_drawn_anew_each_epoch(
-    raw_params, blobs, tmp_path, asked: dict[str, Any] | None
+@pytest.mark.parametrize("bug", [None, CROPPED, SHUFFLED], ids=["plain", "cropped", "shuffled"])
+def test_the_augmentation_of_validation_images_is_drawn_anew_each_epoch(
+    raw_params, blobs, tmp_path, bug: dict[str, Any] | None
 ) -> None:
-    """A model that does not change scores another loss each time, if anything is drawn."""
-    scored = None if asked is None else asked_of_validation(raw_params, **asked)
+    """A model that does not change has another loss in each epoch, if anything is drawn."""
+    val_augment = None if bug is None else val_augment_of(raw_params, **bug)
     torch.manual_seed(0)
-    still = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 2))
+    constant = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 2))
     run = settings(raw_params, optimizer="sgd", lr=1e-30)
-    outcome = train(run, blobs, tmp_path / "r", network=still, scored=scored)
-    losses = {record.val_loss for record in outcome.history}
-    assert len(losses) == (1 if asked is None else 3)
+    result = train(run, blobs, tmp_path / "r", network=constant, val_augment=val_augment)
+    losses = {record.val_loss for record in result.history}
+    assert len(losses) == (1 if bug is None else 3)
 
 
 @pytest.mark.parametrize("kill_at", [3, 5, 7, 12])
-@pytest.mark.parametrize("asked", [CROPPED, SHUFFLED], ids=["cropped", "shuffled"])
-def test_a_run_that_changes_validation_images_is_the_same_wherever_it_is_cut(
-    raw_params, blobs, tmp_path, asked: dict[str, Any], kill_at: int
+@pytest.mark.parametrize("bug", [CROPPED, SHUFFLED], ids=["cropped", "shuffled"])
+def test_a_run_that_augments_validation_images_gives_the_same_bytes_wherever_it_is_killed(
+    raw_params, blobs, tmp_path, bug: dict[str, Any], kill_at: int
 ) -> None:
-    named: dict[str, Any] = {"scored": asked_of_validation(raw_params, **asked)}
-    run, cut = settings(raw_params, lr=1e-4), cutting(kill_at)
-    expected = train(run, blobs, tmp_path / "whole", **named)
+    val_augment = val_augment_of(raw_params, **bug)
+    run, steps = settings(raw_params, lr=1e-4), killed_at(kill_at)
+    expected = train(run, blobs, tmp_path / "whole", val_augment=val_augment)
+    killed = tmp_path / "killed"
     with pytest.raises(Killed):
-        train(run, blobs, tmp_path / "cut", cut, save_every_s=0, **named)
-    assert_same(train(run, blobs, tmp_path / "cut", **named), expected)
+        train(run, blobs, killed, steps, save_every_s=0, val_augment=val_augment)
+    assert_same(train(run, blobs, killed, val_augment=val_augment), expected)
     plain = train(run, blobs, tmp_path / "plain")
     ones, others = (
-        [(record.train_loss, record.lr) for record in outcome.history]
-        for outcome in (expected, plain)
+        [(record.train_loss, record.lr) for record in result.history]
+        for result in (expected, plain)
     )
-    assert ones == others, "what is done to validation images changed the training"
+    assert ones == others, "augmenting validation images changed the training"
     pairs = zip(expected.history, plain.history, strict=True)
     assert all(one.val_loss != other.val_loss for one, other in pairs)
 
 
 @pytest.mark.slow
-def test_a_compiled_run_is_that_of_the_model_as_it_is(raw_params, blobs, tmp_path) -> None:
-    """37 images: the last, smaller batch runs as it is; compiling takes half a minute."""
+def test_a_compiled_run_has_the_losses_of_an_eager_one(raw_params, blobs, tmp_path) -> None:
+    """37 images: the last, smaller batch is not compiled; compiling takes half a minute."""
     blobs.images, blobs.labels, blobs.count = blobs.images[:37], blobs.labels[:37], 37
-    outcomes = [
+    results = [
         train(
             settings(raw_params, compile=choice, optimizer="sgd", lr=0.001),
-            *(blobs, tmp_path / choice),
-            network=nn.Sequential(*list(model())[:-2], model()[-1]),  # dropout draws otherwise
+            blobs,
+            tmp_path / choice,
+            network=nn.Sequential(*list(model())[:-2], model()[-1]),  # dropout would draw others
         )
         for choice in ("never", "always")
     ]
-    for one, other in zip(*(outcome.history for outcome in outcomes), strict=True):
+    for one, other in zip(*(result.history for result in results), strict=True):
         assert one.train_loss == pytest.approx(other.train_loss, abs=1e-5)
         assert one.val_loss == pytest.approx(other.val_loss, abs=1e-5)

@@ -1,4 +1,4 @@
-"""Running out of memory: for real, told with what was tried and something smaller to try."""
+"""Running out of memory, for real, is an error that suggests a smaller batch."""
 
 import os
 import re
@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from minet.core.arrays import ceil_div
 from minet.core.errors import InputError
 from minet.core.settings import parse
 from minet.train.config import TrainSettings
@@ -29,15 +30,16 @@ def _recipe(**changes: Any) -> TrainSettings:
     return parse(TrainSettings, RAW | changes)
 
 
-def _told(error: Exception, ranks: int = 1, **changes: Any) -> str:
-    """Give what a run is told that fails with an error."""
-    with pytest.raises(InputError) as told, oom_as_input_error(_recipe(**changes), ranks, CPU):
+def _message(error: Exception, world_size: int = 1, **changes: Any) -> str:
+    """Return the message of a run that fails with an error."""
+    recipe = _recipe(**changes)
+    with pytest.raises(InputError) as raised, oom_as_input_error(recipe, world_size, CPU):
         raise error
-    assert told.value.__cause__ is error
-    return str(told.value)
+    assert raised.value.__cause__ is error
+    return str(raised.value)
 
 
-# in a process of its own: torch and numpy ask for more than the process may have
+# in its own process: torch and numpy ask for more than its limit
 PROGRAM = """
 import re, resource, sys, numpy, torch
 from pathlib import Path
@@ -76,18 +78,18 @@ except InputError as error:
     ("what", "cause"),
     [("step", "RuntimeError"), ("array", "MemoryError"), ("vector", "RuntimeError")],
 )
-def test_a_process_that_has_no_more_memory_is_told_what_to_try(
+def test_a_process_out_of_memory_gets_a_smaller_batch_suggested(
     root: Path, what: str, cause: str
 ) -> None:
-    """A real step of 64 MB, a real array and a real vector, where 16 MB are left."""
+    """A real step of 64 MB, a real array and a real vector, with 16 MB left."""
     recipe = _recipe(batch_size=512, accumulation_steps=2).model_dump_json()
     command = [sys.executable, "-c", PROGRAM, recipe, what]
-    alone = os.environ | {"OMP_NUM_THREADS": "1"}  # no threads whose stacks would find no room
+    alone = os.environ | {"OMP_NUM_THREADS": "1"}  # no threads, whose stacks would not fit
     done = subprocess.run(command, cwd=root, env=alone, capture_output=True, text=True, check=False)
     advice = (
-        "this machine has not the memory for 256 images of 64 px at once (train.batch_size is 512, "
-        "train.accumulation_steps 2); try train.accumulation_steps=4 (the same steps, in parts) or "
-        "train.batch_size=256"
+        "this machine does not have enough memory for 256 images of 64 px at once "
+        "(train.batch_size is 512, train.accumulation_steps 2); try train.accumulation_steps=4 "
+        "(the same batch in smaller parts) or train.batch_size=256"
     )
     assert done.stdout.splitlines() == [cause, advice], done.stderr
 
@@ -104,12 +106,13 @@ def test_a_process_that_has_no_more_memory_is_told_what_to_try(
     ],
     ids=repr,
 )
-def test_all_ways_to_run_out_of_memory_are_known(error: Exception) -> None:
-    assert _told(error).startswith("this machine has not the memory for 32 images of 64 px at once")
+def test_all_out_of_memory_errors_are_recognized(error: Exception) -> None:
+    expected = "this machine does not have enough memory for 32 images of 64 px at once"
+    assert _message(error).startswith(expected)
 
 
-class Unlike(RuntimeError):
-    """Another library's kind of error."""
+class OtherError(RuntimeError):
+    """An error of another library."""
 
 
 @pytest.mark.parametrize(
@@ -118,28 +121,28 @@ class Unlike(RuntimeError):
         RuntimeError("mat1 and mat2 shapes cannot be multiplied (32x512 and 8192x10)"),
         RuntimeError("can't start new thread"),
         RuntimeError(),
-        Unlike("broken"),
+        OtherError("broken"),
         InputError("cnn3: the training loss is nan"),
         OSError(28, "No space left on device"),
         KeyboardInterrupt(),
     ],
     ids=repr,
 )
-def test_other_errors_pass_as_they_are(error: BaseException) -> None:
-    with pytest.raises(type(error)) as passed, oom_as_input_error(_recipe(), 1, CPU):
+def test_other_errors_pass_unchanged(error: BaseException) -> None:
+    with pytest.raises(type(error)) as raised, oom_as_input_error(_recipe(), 1, CPU):
         raise error
-    assert passed.value is error
-    assert passed.value.__cause__ is None
+    assert raised.value is error
+    assert raised.value.__cause__ is None
 
 
-def test_what_goes_well_is_left_alone() -> None:
+def test_code_that_succeeds_is_not_affected() -> None:
     with oom_as_input_error(_recipe(), 1, CPU):
-        found = torch.ones(3).sum()
-    assert found == 3
+        total = torch.ones(3).sum()
+    assert total == 3
 
 
 @pytest.mark.parametrize(
-    ("ranks", "changes"),
+    ("world_size", "changes"),
     [
         (1, {"batch_size": 1}),
         (1, {"batch_size": 8, "accumulation_steps": 8}),
@@ -147,16 +150,18 @@ def test_what_goes_well_is_left_alone() -> None:
         (2, {"batch_size": 8, "accumulation_steps": 4}),
     ],
 )
-def test_of_one_image_no_smaller_batch_is_asked(ranks: int, changes: dict[str, int]) -> None:
+def test_for_one_image_no_smaller_batch_is_suggested(
+    world_size: int, changes: dict[str, int]
+) -> None:
     assert re.fullmatch(
-        r"this machine has not the memory for 1 images? of 64 px at once; "
+        r"this machine does not have enough memory for 1 images? of 64 px at once; "
         r"try a smaller train\.input_px or model",
-        _told(MemoryError(), ranks, **changes),
+        _message(MemoryError(), world_size, **changes),
     )
 
 
 @pytest.mark.parametrize(
-    ("ranks", "changes", "images"),
+    ("world_size", "changes", "images"),
     [
         (1, {"batch_size": 32}, 32),
         (1, {"batch_size": 32, "accumulation_steps": 3}, 11),
@@ -164,46 +169,49 @@ def test_of_one_image_no_smaller_batch_is_asked(ranks: int, changes: dict[str, i
         (2, {"batch_size": 33, "accumulation_steps": 4}, 5),
     ],
 )
-def test_what_was_tried_is_what_one_process_had_at_once(
-    ranks: int, changes: dict[str, int], images: int
+def test_the_message_has_the_images_of_one_forward_pass_of_one_process(
+    world_size: int, changes: dict[str, int], images: int
 ) -> None:
-    """The largest share of a rank, in the largest of its parts."""
-    assert f"for {images} images of 64 px at once" in _told(MemoryError(), ranks, **changes)
+    """The largest micro-batch of the rank with the most images."""
+    assert f"for {images} images of 64 px at once" in _message(MemoryError(), world_size, **changes)
 
 
 @given(
-    batch_size=st.integers(1, 70), ranks=st.integers(1, 8), accumulation_steps=st.integers(1, 70)
+    batch_size=st.integers(1, 70),
+    world_size=st.integers(1, 8),
+    accumulation_steps=st.integers(1, 70),
 )
-def test_what_is_to_be_tried_is_allowed_and_smaller(
-    batch_size: int, ranks: int, accumulation_steps: int
+def test_what_is_suggested_is_valid_and_smaller(
+    batch_size: int, world_size: int, accumulation_steps: int
 ) -> None:
-    """Each suggestion, put in as it is written, is a valid recipe with fewer images at once."""
-    ranks, accumulation_steps = min(ranks, batch_size), min(accumulation_steps, batch_size)
+    """Each suggestion is a valid recipe with fewer images at once."""
+    world_size = min(world_size, batch_size)
+    accumulation_steps = min(accumulation_steps, batch_size)
     changes = {
         "batch_size": batch_size,
         "accumulation_steps": accumulation_steps,
-        "processes": ranks,
+        "processes": world_size,
     }
-    message = _told(MemoryError(), ranks, **changes)
+    message = _message(MemoryError(), world_size, **changes)
 
     def at_once(batch_size: int, accumulation_steps: int) -> int:
-        own = len(range(0, batch_size, ranks))
-        return -(-own // accumulation_steps)
+        return ceil_div(len(range(0, batch_size, world_size)), accumulation_steps)
 
     tried = at_once(batch_size, accumulation_steps)
     for name, value in re.findall(r"train\.(accumulation_steps|batch_size)=(\d+)", message):
         try:
             other = _recipe(**changes | {name: int(value)})
         except ValidationError as error:
-            pytest.fail(f"{changes}: train.{name}={value} is refused: {error}")
+            pytest.fail(f"{changes}: train.{name}={value} is rejected: {error}")
         assert at_once(other.batch_size, other.accumulation_steps) < tried, f"{changes}: {message}"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_a_gpu_that_has_no_more_memory_is_named() -> None:
+def test_a_gpu_out_of_memory_is_named() -> None:
     device = torch.device("cuda", torch.cuda.current_device())
-    with pytest.raises(InputError) as told, oom_as_input_error(_recipe(), 1, device):
+    with pytest.raises(InputError) as raised, oom_as_input_error(_recipe(), 1, device):
         torch.empty(2**50, dtype=torch.uint8, device=device)
     name = torch.cuda.get_device_name(device)
-    assert str(told.value).startswith(f"{name} has not the memory for 32 images of 64 px at once")
-    assert isinstance(told.value.__cause__, torch.OutOfMemoryError)
+    expected = f"{name} does not have enough memory for 32 images of 64 px at once"
+    assert str(raised.value).startswith(expected)
+    assert isinstance(raised.value.__cause__, torch.OutOfMemoryError)

@@ -1,4 +1,4 @@
-"""Learning rates and sizes at chosen moments, and optimizers that get what the recipe says."""
+"""Learning rates and image sizes over a run, and optimizers that follow the recipe."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -68,65 +68,73 @@ def _recipe(**changes: Any) -> TrainSettings:
 
 
 @pytest.mark.parametrize("epoch", [0.0, 0.01, 3.0, 9.99, 10.0])
-def test_constant_stays(epoch: float) -> None:
+def test_constant_does_not_change(epoch: float) -> None:
     assert learning_rate(_recipe(), epoch) == 0.1
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "linear", "step"])
 @pytest.mark.parametrize(
-    ("epoch", "share"), [(0.0, 0.0), (0.5, 0.25), (1.0, 0.5), (1.5, 0.75), (2.0, 1.0)]
+    ("epoch", "factor"), [(0.0, 0.0), (0.5, 0.25), (1.0, 0.5), (1.5, 0.75), (2.0, 1.0)]
 )
-def test_warm_up_is_linear_from_nothing_to_the_full_rate(
-    schedule: str, epoch: float, share: float
+def test_warm_up_is_linear_from_zero_to_the_full_rate(
+    schedule: str, epoch: float, factor: float
 ) -> None:
     recipe = _recipe(schedule=schedule, warmup_epochs=2.0, milestones=(5,))
-    assert learning_rate(recipe, epoch) == pytest.approx(0.1 * share)
+    assert learning_rate(recipe, epoch) == pytest.approx(0.1 * factor)
 
 
 @pytest.mark.parametrize(
-    ("warmup_epochs", "epoch", "share"),
+    ("warmup_epochs", "epoch", "factor"),
     [
-        *((0.0, 0.0, 1.0), (0.0, 2.5, 0.75), (0.0, 5.0, 0.5), (0.0, 9.9, 0.01)),
-        *((2.0, 2.0, 1.0), (2.0, 4.0, 0.75), (2.0, 9.0, 0.125), (10.0, 5.0, 0.5)),
+        (0.0, 0.0, 1.0),
+        (0.0, 2.5, 0.75),
+        (0.0, 5.0, 0.5),
+        (0.0, 9.9, 0.01),
+        (2.0, 2.0, 1.0),
+        (2.0, 4.0, 0.75),
+        (2.0, 9.0, 0.125),
+        (10.0, 5.0, 0.5),
     ],
 )
-def test_linear_falls_evenly_over_what_the_warm_up_leaves(
-    warmup_epochs: float, epoch: float, share: float
+def test_linear_falls_from_the_end_of_the_warm_up_to_the_end_of_the_run(
+    warmup_epochs: float, epoch: float, factor: float
 ) -> None:
     recipe = _recipe(schedule="linear", warmup_epochs=warmup_epochs)
-    assert learning_rate(recipe, epoch) == pytest.approx(0.1 * share)
+    assert learning_rate(recipe, epoch) == pytest.approx(0.1 * factor)
 
 
 @pytest.mark.parametrize("warmup_epochs", [0.0, 0.5, 3.0])
-def test_linear_ends_at_exactly_nothing_and_never_below(warmup_epochs: float) -> None:
+def test_linear_ends_at_exactly_zero_and_is_positive_before(warmup_epochs: float) -> None:
     recipe = _recipe(schedule="linear", warmup_epochs=warmup_epochs)
     assert learning_rate(recipe, 10.0) == 0.0
     assert all(learning_rate(recipe, step / 700) > 0 for step in range(1, 7_000))
 
 
 @pytest.mark.parametrize(
-    ("epoch", "share"),
+    ("epoch", "factor"),
     [(0.0, 1.0), (10 / 4, (1 + 2**-0.5) / 2), (10 / 3, 0.75), (5.0, 0.5), (20 / 3, 0.25)],
 )
-def test_cosine_without_warm_up(epoch: float, share: float) -> None:
-    assert learning_rate(_recipe(schedule="cosine"), epoch) == pytest.approx(0.1 * share)
+def test_cosine_without_warm_up(epoch: float, factor: float) -> None:
+    assert learning_rate(_recipe(schedule="cosine"), epoch) == pytest.approx(0.1 * factor)
 
 
-@pytest.mark.parametrize(("epoch", "share"), [(2.0, 1.0), (6.0, 0.5), (14 / 3, 0.75), (9.0, None)])
-def test_cosine_falls_over_what_the_warm_up_leaves(epoch: float, share: float | None) -> None:
+@pytest.mark.parametrize(("epoch", "factor"), [(2.0, 1.0), (6.0, 0.5), (14 / 3, 0.75), (9.0, None)])
+def test_cosine_falls_from_the_end_of_the_warm_up_to_the_end_of_the_run(
+    epoch: float, factor: float | None
+) -> None:
     recipe = _recipe(schedule="cosine", warmup_epochs=2.0)
-    if share is None:  # an eighth before the end
-        share = (1 - torch.cos(torch.tensor(torch.pi / 8)).item()) / 2
-    assert learning_rate(recipe, epoch) == pytest.approx(0.1 * share)
+    if factor is None:  # an eighth before the end
+        factor = (1 - torch.cos(torch.tensor(torch.pi / 8)).item()) / 2
+    assert learning_rate(recipe, epoch) == pytest.approx(0.1 * factor)
 
 
 @pytest.mark.parametrize("warmup_epochs", [0.0, 0.5, 3.0])
-def test_cosine_ends_at_exactly_nothing(warmup_epochs: float) -> None:
+def test_cosine_ends_at_exactly_zero(warmup_epochs: float) -> None:
     recipe = _recipe(schedule="cosine", warmup_epochs=warmup_epochs)
     assert learning_rate(recipe, 10.0) == 0.0
 
 
-def test_cosine_rises_through_the_warm_up_and_falls_after_it() -> None:
+def test_cosine_rises_during_the_warm_up_and_falls_after_it() -> None:
     recipe = _recipe(schedule="cosine", warmup_epochs=2.0)
     rates = [learning_rate(recipe, step / 50) for step in range(501)]
     top = rates.index(max(rates))
@@ -145,7 +153,7 @@ def test_step_multiplies_at_each_milestone(epoch: float, rate: float) -> None:
     assert learning_rate(recipe, epoch) == pytest.approx(rate)
 
 
-def test_step_within_the_warm_up_multiplies_it() -> None:
+def test_a_step_during_the_warm_up_multiplies_it() -> None:
     recipe = _recipe(schedule="step", milestones=(2,), warmup_epochs=4.0)
     assert learning_rate(recipe, 1.0) == pytest.approx(0.1 * 0.25)
     assert learning_rate(recipe, 3.0) == pytest.approx(0.1 * 0.75 * 0.1)
@@ -155,7 +163,7 @@ def test_step_without_milestones_is_constant() -> None:
     assert learning_rate(_recipe(schedule="step"), 9.0) == 0.1
 
 
-def test_a_warm_up_as_long_as_the_run_is_all_there_is() -> None:
+def test_a_warm_up_may_last_the_whole_run() -> None:
     recipe = _recipe(schedule="cosine", warmup_epochs=10.0)
     assert learning_rate(recipe, 5.0) == pytest.approx(0.05)
     assert learning_rate(recipe, 10.0) == pytest.approx(0.1)
@@ -165,7 +173,7 @@ def test_a_warm_up_as_long_as_the_run_is_all_there_is() -> None:
     ("name", "kind"),
     [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)],
 )
-def test_the_optimizer_is_the_recipes_with_its_rate_and_decay(
+def test_the_optimizer_has_the_kind_rate_and_decay_of_the_recipe(
     name: str, kind: type[torch.optim.Optimizer]
 ) -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2))
@@ -183,7 +191,7 @@ def test_the_optimizer_is_the_recipes_with_its_rate_and_decay(
 
 
 def _weight_after_steps(recipe: TrainSettings, steps: int) -> float:
-    """A single weight, 1 at first, whose loss is 2 w: the gradient is 2 at every step."""
+    """Return a single weight, 1 at first, whose loss is 2 w: the gradient is 2 at every step."""
     model = nn.Linear(1, 1, bias=False)
     nn.init.ones_(model.weight)
     optimizer = build_optimizer(model, recipe)
@@ -212,7 +220,7 @@ def test_adam_and_adamw_decay_as_their_papers_say() -> None:
 
 
 def _network() -> nn.Module:
-    """Give a small model with parameters of one axis and of more, the same at every call."""
+    """Return a small model with parameters of one axis and of more, the same at every call."""
     torch.manual_seed(0)
     head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3))
     return nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.PReLU(), *head)
@@ -221,7 +229,7 @@ def _network() -> nn.Module:
 def _trained(
     optimizer_of: Callable[[nn.Module], torch.optim.Optimizer], steps: int = 30
 ) -> nn.Module:
-    """Train a model on given gradients, with another rate at each step as the loop sets them."""
+    """Train a model on random gradients, with a rate that changes at each step as in the loop."""
     model = _network()
     optimizer = optimizer_of(model)
     generator = torch.Generator().manual_seed(1)
@@ -246,10 +254,10 @@ REFERENCES: dict[str, tuple[dict[str, Any], Callable[..., torch.optim.Optimizer]
 
 @pytest.mark.parametrize("decay_norm_and_bias", [True, False])
 @pytest.mark.parametrize("kind", REFERENCES)
-def test_fused_steps_are_those_of_torchs_plain_optimizers(
+def test_fused_steps_equal_those_of_torchs_single_tensor_optimizers(
     *, kind: str, decay_norm_and_bias: bool
 ) -> None:
-    """Parameter by parameter, in torch's own loop, after 30 steps of changing rates."""
+    """One parameter at a time, after 30 steps of changing rates."""
     options, reference = REFERENCES[kind]
     name = "sgd" if options else kind
     recipe = _recipe(
@@ -274,8 +282,8 @@ def test_fused_steps_are_those_of_torchs_plain_optimizers(
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
-def test_a_step_is_one_fused_kernel_where_that_is_faster(name: str) -> None:
-    """SGD's is slower on a CPU."""
+def test_a_step_is_one_fused_kernel_except_for_sgd_on_a_cpu(name: str) -> None:
+    """Where the fused kernel is slower."""
     optimizer = build_optimizer(_network(), _recipe(optimizer=name))
     assert all(group["fused"] is (name != "sgd") for group in optimizer.param_groups)
 
@@ -296,20 +304,20 @@ def test_nesterov_steps_by_hand() -> None:
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
-def test_norms_and_biases_can_be_spared_the_decay(name: str) -> None:
-    """Each parameter is in one group: those of one axis decay by nothing, the others do."""
+def test_norms_and_biases_can_be_exempt_from_weight_decay(name: str) -> None:
+    """Each parameter is in one group: those of one axis do not decay, the others do."""
     model = _network()
     recipe = _recipe(optimizer=name, weight_decay=0.1, decay_norm_and_bias=False)
     groups = build_optimizer(model, recipe).param_groups
     assert [group["weight_decay"] for group in groups] == [0.1, 0.0]
     names = {id(parameter): key for key, parameter in model.named_parameters()}
-    decayed, spared = ([names[id(one)] for one in group["params"]] for group in groups)
+    decayed, undecayed = ([names[id(one)] for one in group["params"]] for group in groups)
     assert decayed == ["0.weight", "5.weight"]
-    assert spared == ["0.bias", "1.weight", "1.bias", "2.weight", "5.bias"]
+    assert undecayed == ["0.bias", "1.weight", "1.bias", "2.weight", "5.bias"]
 
 
-def test_what_is_spared_stays_where_no_gradient_moves_it() -> None:
-    """And what decays shrinks by lr times weight_decay a step."""
+def test_without_a_gradient_exempt_parameters_do_not_change() -> None:
+    """The others shrink by lr times weight_decay a step."""
     model = _network()
     before = {key: parameter.detach().clone() for key, parameter in model.named_parameters()}
     recipe = _recipe(
@@ -320,8 +328,8 @@ def test_what_is_spared_stays_where_no_gradient_moves_it() -> None:
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     for key, parameter in model.named_parameters():
-        share = 1 - 0.5 * 0.1 if parameter.ndim > 1 else 1
-        assert torch.allclose(parameter, before[key] * share, rtol=1e-6, atol=0), key
+        factor = 1 - 0.5 * 0.1 if parameter.ndim > 1 else 1
+        assert torch.allclose(parameter, before[key] * factor, rtol=1e-6, atol=0), key
 
 
 def test_a_model_without_norms_and_biases_has_one_group() -> None:
@@ -332,7 +340,7 @@ def test_a_model_without_norms_and_biases_has_one_group() -> None:
     assert group["weight_decay"] == 0.1
 
 
-def test_a_model_of_nothing_but_biases_can_be_trained() -> None:
+def test_a_model_of_one_axis_parameters_only_can_be_trained() -> None:
     model = nn.BatchNorm2d(3)
     optimizer = build_optimizer(model, _recipe(decay_norm_and_bias=False, weight_decay=0.1))
     model(torch.randn(4, 3, 2, 2)).square().sum().backward()
@@ -340,39 +348,39 @@ def test_a_model_of_nothing_but_biases_can_be_trained() -> None:
     assert not torch.equal(model.weight, torch.ones(3))
 
 
-# --- sizes of images -------------------------------------------------------------------------
+# --- image sizes -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("epoch", [0, 3, 9])
 @pytest.mark.parametrize(
     ("initial_px", "growth_epochs"), [(0, 0.0), (0, 5.0), (32, 0.0), (64, 5.0)]
 )
-def test_images_that_do_not_grow_have_the_same_side_all_along(
+def test_images_that_do_not_grow_always_have_input_px(
     initial_px: int, growth_epochs: float, epoch: int
 ) -> None:
     assert image_size_at(_recipe(initial_px=initial_px, growth_epochs=growth_epochs), epoch) == 64
 
 
-def test_sides_by_hand() -> None:
-    """From 128 to 224 over 6 epochs: one step of 16 px in each."""
+def test_image_sizes_by_hand() -> None:
+    """From 128 to 224 px over 6 epochs: by 16 px in each."""
     recipe = _recipe(input_px=224, initial_px=128, growth_epochs=6.0)
-    sides = [image_size_at(recipe, epoch) for epoch in range(10)]
-    assert sides == [128, 144, 160, 176, 192, 208, 224, 224, 224, 224]
+    sizes = [image_size_at(recipe, epoch) for epoch in range(10)]
+    assert sizes == [128, 144, 160, 176, 192, 208, 224, 224, 224, 224]
 
 
 @given(data=st.data())
-def test_images_grow_evenly_in_steps_of_16_px_up_to_their_full_side(data: st.DataObject) -> None:
+def test_images_grow_linearly_in_steps_of_16_px_up_to_input_px(data: st.DataObject) -> None:
     input_px = data.draw(st.integers(8, 512), label="input_px")
     initial_px = data.draw(st.integers(8, input_px), label="initial_px")
     growth_epochs = data.draw(st.floats(0.01, 10), label="growth_epochs")
     recipe = _recipe(input_px=input_px, initial_px=initial_px, growth_epochs=growth_epochs)
-    sides = [image_size_at(recipe, epoch) for epoch in range(10)]
-    assert sides[0] == initial_px
-    assert sides == sorted(sides)
-    for epoch, image_size in enumerate(sides):
+    sizes = [image_size_at(recipe, epoch) for epoch in range(10)]
+    assert sizes[0] == initial_px
+    assert sizes == sorted(sizes)
+    for epoch, image_size in enumerate(sizes):
         if epoch >= growth_epochs:
             assert image_size == input_px
             continue
-        even = initial_px + (input_px - initial_px) * epoch / growth_epochs
+        linear = initial_px + (input_px - initial_px) * epoch / growth_epochs
         assert (image_size - initial_px) % 16 == 0
-        assert even - 16 - 1e-6 < image_size <= min(even + 1e-6, input_px)
+        assert linear - 16 - 1e-6 < image_size <= min(linear + 1e-6, input_px)

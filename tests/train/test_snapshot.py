@@ -1,4 +1,4 @@
-"""The state of a run: copied at once, written behind it, whole or not at all, of one run alone."""
+"""Snapshots are copied at once, written atomically in the background, and belong to one run."""
 
 import multiprocessing
 import shutil
@@ -21,15 +21,15 @@ SAVE = torch.save
 
 
 class Gate:
-    """Holds up each write until it is opened."""
+    """Block each write until the gate is opened."""
 
     def __init__(self) -> None:
         self._open, self.reached = threading.Event(), threading.Event()
 
-    def save(self, state: Any, place: Any) -> None:
+    def save(self, state: Any, file: Any) -> None:
         self.reached.set()
         assert self._open.wait(20)
-        SAVE(state, place)
+        SAVE(state, file)
 
     def open(self) -> None:
         self._open.set()
@@ -37,7 +37,7 @@ class Gate:
 
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
-    """Give a gate before the disk, shut; it is open when the test ends."""
+    """Return a closed gate in front of the disk; it is opened when the test ends."""
     gate = Gate()
     monkeypatch.setattr(torch, "save", gate.save)
     yield gate
@@ -55,7 +55,7 @@ def _loaded(folder: Path) -> dict[str, Any]:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether two states are the same, tuples and lists being alike."""
+    """Whether two states are equal; a list equals a tuple of the same values."""
     if isinstance(one, torch.Tensor):
         return isinstance(other, torch.Tensor) and torch.equal(one, other)
     if isinstance(one, dict):
@@ -65,39 +65,39 @@ def _same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-# --- what is saved ---------------------------------------------------------------------------
+# --- content -----------------------------------------------------------------------------------
 
 
-def test_a_save_is_a_copy_of_what_is_there_at_once(tmp_path: Path, gate: Gate) -> None:
-    """However deep it lies: what changes while it is written is not written."""
+def test_a_save_copies_the_state_at_once(tmp_path: Path, gate: Gate) -> None:
+    """However deeply nested: changes made during the write are not written."""
     weights, mean, moment = torch.ones(4), torch.full((3,), 2.0), torch.tensor(3.0)
     store = SnapshotStore(tmp_path / "r", 1)
     with store.lock():
-        books = {"history": [{"loss": 0.5}], "mean": [mean, (moment,)], "epoch": 7}
-        store.save({"model": {"w": weights}, "books": books})
+        nested = {"history": [{"loss": 0.5}], "mean": [mean, (moment,)], "epoch": 7}
+        store.save({"model": {"w": weights}, "state": nested})
         assert gate.reached.wait(20)
         for tensor in (weights, mean, moment):
             tensor.fill_(-1)
-        books["history"].append({"loss": 0.25})
-        books["history"][0]["loss"] = 9.0
-        books["epoch"] = 8
+        nested["history"].append({"loss": 0.25})
+        nested["history"][0]["loss"] = 9.0
+        nested["epoch"] = 8
         gate.open()
-    found = _loaded(tmp_path / "r")
-    assert torch.equal(found["model"]["w"], torch.ones(4))
-    assert torch.equal(found["books"]["mean"][0], torch.full((3,), 2.0))
-    assert found["books"]["mean"][1][0] == 3
-    assert found["books"]["epoch"] == 7
-    assert found["books"]["history"] == [{"loss": 0.5}]
+    loaded = _loaded(tmp_path / "r")
+    assert torch.equal(loaded["model"]["w"], torch.ones(4))
+    assert torch.equal(loaded["state"]["mean"][0], torch.full((3,), 2.0))
+    assert loaded["state"]["mean"][1][0] == 3
+    assert loaded["state"]["epoch"] == 7
+    assert loaded["state"]["history"] == [{"loss": 0.5}]
 
 
 @pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW])
-def test_a_run_goes_on_from_a_save_by_the_same_bits(
+def test_training_resumed_from_a_save_gives_the_same_bits(
     tmp_path: Path, kind: type[torch.optim.Optimizer]
 ) -> None:
-    """A model and its optimizer, saved after 3 steps, while they made 3 more."""
+    """A model and its optimizer, saved after 3 steps, during which they make 3 more."""
     options: dict[str, Any] = {"momentum": 0.9} if kind is torch.optim.SGD else {}
 
-    def fresh() -> tuple[nn.Module, torch.optim.Optimizer]:
+    def initial() -> tuple[nn.Module, torch.optim.Optimizer]:
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
         return model, kind(model.parameters(), lr=0.1, fused=True, **options)  # type: ignore[call-arg]
@@ -109,28 +109,28 @@ def test_a_run_goes_on_from_a_save_by_the_same_bits(
             model(images).square().sum().backward()
             optimizer.step()
 
-    model, optimizer = fresh()
+    model, optimizer = initial()
     train(model, optimizer, range(3))
     store = SnapshotStore(tmp_path / "r", 1)
     with store.lock():
         store.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()})
         train(model, optimizer, range(3, 6))
     state = _loaded(tmp_path / "r")
-    again, other = fresh()
-    again.load_state_dict(state["model"])
-    other.load_state_dict(state["optimizer"])
-    train(again, other, range(3, 6))
-    assert _same(again.state_dict(), model.state_dict())
-    assert _same(other.state_dict(), optimizer.state_dict())
+    resumed, resumed_optimizer = initial()
+    resumed.load_state_dict(state["model"])
+    resumed_optimizer.load_state_dict(state["optimizer"])
+    train(resumed, resumed_optimizer, range(3, 6))
+    assert _same(resumed.state_dict(), model.state_dict())
+    assert _same(resumed_optimizer.state_dict(), optimizer.state_dict())
 
 
-def test_nothing_is_loaded_where_nothing_was_saved(tmp_path: Path) -> None:
+def test_loading_returns_none_if_nothing_was_saved(tmp_path: Path) -> None:
     assert SnapshotStore(tmp_path / "r", 1).load() is None
     with SnapshotStore(tmp_path / "r", 1).lock():
         assert SnapshotStore(tmp_path / "r", 1).load() is None
 
 
-def test_the_last_save_takes_the_place_of_those_before(tmp_path: Path) -> None:
+def test_a_save_replaces_those_before_it(tmp_path: Path) -> None:
     store = SnapshotStore(tmp_path / "r", 1)
     with store.lock():
         for epoch in range(5):
@@ -140,7 +140,7 @@ def test_the_last_save_takes_the_place_of_those_before(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_what_lies_on_a_gpu_is_copied_there_and_loaded_on_the_cpu(tmp_path: Path) -> None:
+def test_a_state_on_a_gpu_is_copied_there_and_loaded_on_the_cpu(tmp_path: Path) -> None:
     store, weights = SnapshotStore(tmp_path / "r", 1), torch.empty(1 << 24, device="cuda")
     with store.lock():
         for value in (1, 2, 3):
@@ -154,7 +154,7 @@ def test_what_lies_on_a_gpu_is_copied_there_and_loaded_on_the_cpu(tmp_path: Path
             assert (state["w"] == value).all()
 
 
-# --- when it is written ----------------------------------------------------------------------
+# --- time --------------------------------------------------------------------------------------
 
 
 def test_a_save_does_not_wait_for_the_disk(tmp_path: Path, gate: Gate) -> None:
@@ -168,19 +168,19 @@ def test_a_save_does_not_wait_for_the_disk(tmp_path: Path, gate: Gate) -> None:
         assert store.load() == {"epoch": 1}
 
 
-def test_a_save_waits_for_the_one_before(tmp_path: Path, gate: Gate) -> None:
+def test_a_save_waits_for_the_one_before_it(tmp_path: Path, gate: Gate) -> None:
     store = SnapshotStore(tmp_path / "r", 1)
     with store.lock():
         store.save({"epoch": 1})
         _open_after(gate, 0.2)
         store.save({"epoch": 2})
-        assert store.copying_s > 0.15, "the wait is told as time that saves took"
+        assert store.copying_s > 0.15, "the wait is not counted as time that saves took"
         assert _loaded(tmp_path / "r")["epoch"] in (1, 2)
     assert _loaded(tmp_path / "r") == {"epoch": 2}
 
 
-def test_time_is_told_that_training_spent_on_saves(tmp_path: Path, gate: Gate) -> None:
-    """That of copying, not that of writing."""
+def test_the_time_that_training_spends_on_saves_is_measured(tmp_path: Path, gate: Gate) -> None:
+    """The time of copying, not that of writing."""
     store = SnapshotStore(tmp_path / "r", 1)
     assert store.copying_s == 0
     began = time.monotonic()
@@ -193,7 +193,7 @@ def test_time_is_told_that_training_spent_on_saves(tmp_path: Path, gate: Gate) -
     assert 0 < store.copying_s <= took
 
 
-def test_a_save_is_due_after_its_time_and_not_before(
+def test_a_save_is_due_after_save_every_s_and_not_before(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     now = 100.0
@@ -213,8 +213,8 @@ def test_a_save_is_due_after_its_time_and_not_before(
     assert store.should_save()
 
 
-def test_no_save_is_due_while_the_last_one_is_being_written(tmp_path: Path, gate: Gate) -> None:
-    """A disk that is slower than `save_every_s` must not hold up training."""
+def test_no_save_is_due_while_the_last_one_is_written(tmp_path: Path, gate: Gate) -> None:
+    """A disk that is slower than `save_every_s` must not slow down training."""
     store = SnapshotStore(tmp_path / "r", 1e-6)
     with store.lock():
         time.sleep(0.001)
@@ -232,13 +232,13 @@ def test_no_save_is_due_while_the_last_one_is_being_written(tmp_path: Path, gate
 
 
 class Ended(Exception):
-    """Stands for anything that ends a run."""
+    """Any error that ends a run."""
 
 
 @pytest.mark.parametrize(
     "end", [None, Ended(), KeyboardInterrupt(), SystemExit(1), InterruptedRun(15)], ids=repr
 )
-def test_what_was_saved_is_on_the_disk_however_the_run_ends(
+def test_the_last_save_is_on_the_disk_however_the_run_ends(
     tmp_path: Path, gate: Gate, end: BaseException | None
 ) -> None:
     def run() -> None:
@@ -257,11 +257,11 @@ def test_what_was_saved_is_on_the_disk_however_the_run_ends(
     assert _loaded(tmp_path / "r") == {"epoch": 3}
 
 
-def test_a_run_is_held_until_it_is_written(tmp_path: Path, gate: Gate) -> None:
-    """Another process that came in sooner would take up an older state."""
+def test_a_run_is_locked_until_its_last_save_is_written(tmp_path: Path, gate: Gate) -> None:
+    """Another process that got the lock sooner would resume from an older state."""
     refused: list[bool] = []
 
-    def try_to_hold() -> None:
+    def try_to_lock() -> None:
         try:
             with SnapshotStore(tmp_path / "r", 1).lock():
                 refused.append(False)
@@ -272,7 +272,7 @@ def test_a_run_is_held_until_it_is_written(tmp_path: Path, gate: Gate) -> None:
     store = SnapshotStore(tmp_path / "r", 1)
     with store.lock():
         store.save({"epoch": 1})
-        other = threading.Timer(0.2, try_to_hold)
+        other = threading.Timer(0.2, try_to_lock)
         other.start()
     other.join()
     assert refused == [True]
@@ -292,8 +292,8 @@ with store.lock():
 
     save = torch.save
 
-    def half(state, place):
-        save({"half": 0}, place)
+    def half(state, file):
+        save({"half": 0}, file)
         print("half", flush=True)
         time.sleep(60)
 
@@ -303,7 +303,7 @@ with store.lock():
 """
 
 
-def test_a_process_killed_while_it_writes_leaves_the_state_before(
+def test_a_process_killed_during_a_write_leaves_the_save_before_it(
     tmp_path: Path, root: Path
 ) -> None:
     command = [sys.executable, "-c", KILLED, str(tmp_path / "r")]
@@ -318,9 +318,7 @@ def test_a_process_killed_while_it_writes_leaves_the_state_before(
     assert _loaded(tmp_path / "r") == {"epoch": 3}
 
 
-def test_a_run_that_has_ended_well_is_forgotten_when_its_last_save_is_done(
-    tmp_path: Path, gate: Gate
-) -> None:
+def test_delete_waits_for_the_last_save_and_removes_the_folder(tmp_path: Path, gate: Gate) -> None:
     store = SnapshotStore(tmp_path / "r", 1)
     with store.lock():
         store.save({"epoch": 1})
@@ -330,44 +328,44 @@ def test_a_run_that_has_ended_well_is_forgotten_when_its_last_save_is_done(
     assert not (tmp_path / "r").exists()
 
 
-# --- what goes wrong -------------------------------------------------------------------------
+# --- errors ------------------------------------------------------------------------------------
 
 
-def _no_room(state: Any, place: Any) -> None:
+def _disk_full(state: Any, file: Any) -> None:
     raise OSError(28, "No space left on device")
 
 
-def test_a_write_that_fails_is_told_at_the_next_save(
+def test_a_failed_write_is_an_error_of_the_next_save(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = SnapshotStore(tmp_path / "r", 1)
     with store.lock():
         store.save({"epoch": 1})
         store.finish()
-        monkeypatch.setattr(torch, "save", _no_room)
+        monkeypatch.setattr(torch, "save", _disk_full)
         store.save({"epoch": 2})
-        with pytest.raises(InputError) as told:
+        with pytest.raises(InputError) as error:
             store.save({"epoch": 3})
-        assert str(told.value) == (
+        assert str(error.value) == (
             f"the state of the run cannot be saved in {tmp_path / 'r'}: No space left on device; "
-            "make room there, then start the run again"
+            "free some space there, then start the run again"
         )
-        assert store.load() == {"epoch": 1}, "the state before is whole"
+        assert store.load() == {"epoch": 1}, "the save before it is damaged"
         monkeypatch.undo()
-        store.save({"epoch": 4})  # it was told once
+        store.save({"epoch": 4})  # the error is raised once
     assert _loaded(tmp_path / "r") == {"epoch": 4}
 
 
-@pytest.mark.parametrize("way", ["finish", "delete"])
-def test_a_write_that_fails_is_told_to_those_who_wait_for_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+@pytest.mark.parametrize("method", ["finish", "delete"])
+def test_a_failed_write_is_an_error_of_whatever_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     store = SnapshotStore(tmp_path / "r", 1)
-    monkeypatch.setattr(torch, "save", _no_room)
+    monkeypatch.setattr(torch, "save", _disk_full)
     with store.lock():
         store.save({"epoch": 2})
         with pytest.raises(InputError, match="cannot be saved in .*: No space left on device; "):
-            getattr(store, way)()
+            getattr(store, method)()
         store.finish()
         assert (tmp_path / "r").exists()
 
@@ -393,24 +391,26 @@ print(store.load()["w"].sum().item())
 """
 
 
-def test_a_file_system_that_takes_no_more_is_told(tmp_path: Path, root: Path) -> None:
-    """A real write of 4 MB where files may have 0.1 MB: torch has an error of its own for that."""
+def test_a_full_file_system_is_reported(tmp_path: Path, root: Path) -> None:
+    """A real write of 4 MB with a limit of 0.1 MB, for which torch raises an error of its own."""
     command = [sys.executable, "-c", FULL, str(tmp_path / "r")]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr
-    told, left = done.stdout.splitlines()
-    assert told.startswith(f"the state of the run cannot be saved in {tmp_path / 'r'}: ")
-    assert told.endswith("; make room there, then start the run again")
-    assert float(left) == 0, "the state before is whole"
+    error, total = done.stdout.splitlines()
+    assert error.startswith(f"the state of the run cannot be saved in {tmp_path / 'r'}: ")
+    assert error.endswith("; free some space there, then start the run again")
+    assert float(total) == 0, "the save before it is damaged"
 
 
-def _hold(folder: Path) -> None:
+def _lock(folder: Path) -> None:
     with SnapshotStore(folder, 1).lock():
         time.sleep(60)
 
 
-def test_a_second_process_with_the_same_settings_is_told_which_is_first(tmp_path: Path) -> None:
-    process = multiprocessing.get_context("spawn").Process(target=_hold, args=(tmp_path / "r",))
+def test_a_second_process_of_the_same_run_is_rejected_with_the_pid_of_the_first(
+    tmp_path: Path,
+) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=_lock, args=(tmp_path / "r",))
     process.start()
     try:
         while not (tmp_path / "r" / "pid").exists():
@@ -425,16 +425,16 @@ def test_a_second_process_with_the_same_settings_is_told_which_is_first(tmp_path
         process.kill()
         process.join()
     with SnapshotStore(tmp_path / "r", 1).lock():
-        pass  # the dead process holds nothing
+        pass  # the lock of a dead process is free
 
 
-# --- what it belongs to ----------------------------------------------------------------------
+# --- fingerprint -------------------------------------------------------------------------------
 
 
-def test_a_fingerprint_changes_with_all_that_changes_the_bytes(
+def test_a_fingerprint_changes_with_everything_that_changes_the_bytes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A stale state must never be taken up; a harmless change must not forget an honest one."""
+    """A stale snapshot must never be loaded; a harmless change must not discard a valid one."""
     first = fingerprint({"lr": 0.1}, ["digest"], ["cpu", 2])
     assert fingerprint({"lr": 0.1}, ["digest"], ["cpu", 2]) == first
     others = [
@@ -451,10 +451,10 @@ def test_a_fingerprint_changes_with_all_that_changes_the_bytes(
     assert fingerprint({"lr": 0.1}, ["digest"], ["cpu", 2]) == first
 
 
-def test_a_fingerprint_covers_the_code_that_is_loaded_but_not_the_registry(
+def test_a_fingerprint_covers_the_loaded_code_but_not_the_registry(
     tmp_path: Path, root: Path
 ) -> None:
-    """Run in a copy of the tree, whose files can be changed."""
+    """Run in a copy of the tree, whose files can be edited."""
     shutil.copytree(root / "minet", tmp_path / "minet", ignore=shutil.ignore_patterns("__pyc*"))
     code = """
 import sys, minet.models.rrdb
@@ -471,5 +471,5 @@ for name in ["", *sys.argv[1:]]:
     command = [sys.executable, "-c", code, *names]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     first, *after = done.stdout.splitlines()
-    assert after[:2] == [first, first], "a model that is not used, or the registry, changed it"
+    assert after[:2] == [first, first], "an unused model, or the registry, changed the fingerprint"
     assert len({first, *after}) == 3

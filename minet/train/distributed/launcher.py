@@ -1,4 +1,4 @@
-"""Several processes of one stage on this machine, under torch's elastic launcher."""
+"""Start several processes of one stage on this machine, under torch's elastic launcher."""
 
 import logging
 import os
@@ -16,17 +16,17 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from minet.core.errors import EXIT_CODES, PEER_LOST_CODE, InputError, InterruptedRun
 from minet.core.files import read_json
 
-_LONGEST_STOP_S = 60  # for the step under way and the save, before what is left is killed
+_SHUTDOWN_TIMEOUT_S = 60  # to finish a step and save; then the remaining processes are killed
 
 
 def launch(module: str, arguments: Sequence[str], processes: int, threads: int) -> int:
-    """Run `python -m module arguments` as so many processes, each with its rank in its environment.
+    """Run `python -m module arguments` as several processes, each with its rank in its environment.
 
-    One that ends badly ends all. Gives the exit code: 0, or that of processes which were asked to
-    stop and have saved, as rank 0 says. InputError says which rank ended why.
+    A process that fails ends all. Return the exit code: 0, or that of an interrupted run if all
+    processes were asked to stop and have saved. InputError names the rank that failed, and why.
     """
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-    # what it says of signals and ends is told here, once
+    # torch's messages about signals and failures would repeat the one that is raised here
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="minet-ranks-") as folder:
         config = LaunchConfig(
@@ -38,63 +38,66 @@ def launch(module: str, arguments: Sequence[str], processes: int, threads: int) 
             rdzv_endpoint="localhost:0",
             local_addr="localhost",
             max_restarts=0,
-            shutdown_timeout=_LONGEST_STOP_S,
+            shutdown_timeout=_SHUTDOWN_TIMEOUT_S,
             logs_specs=DefaultLogsSpecs(log_dir=folder),
         )
         try:
             elastic_launch(config, sys.executable)("-m", module, *arguments)
         except SignalException as error:
-            return _stopped(error.sigval, Path(folder), processes)
+            return _exit_code_of_stop(error.sigval, Path(folder), processes)
         except ChildFailedError as error:
-            return _told(list(error.failures.values()), processes)
+            return _exit_code_of_failures(list(error.failures.values()), processes)
     return 0
 
 
-def _stopped(number: int, folder: Path, processes: int) -> int:
-    """Give the exit code of a run that was asked to stop, if its processes have; else say why."""
-    ends = [read_json(file)["message"] for file in sorted(folder.rglob("error.json"))]
-    problems = [problem for end in ends for problem in end["problems"]]
+def _exit_code_of_stop(number: int, folder: Path, processes: int) -> int:
+    """Return the exit code of a run that got a signal; InputError if not all processes saved."""
+    reports = [read_json(file)["message"] for file in sorted(folder.rglob("error.json"))]
+    problems = [problem for report in reports for problem in report["problems"]]
     if problems:
         raise InputError(*problems)
-    if len(ends) < processes:
+    if len(reports) < processes:
         raise InputError(
             f"stopped by {signal.Signals(number).name} before all of {processes} processes had "
-            "saved; the next run goes on from the last save, if there is one"
+            "saved; the next run resumes from the last save, if there is one"
         )
     return InterruptedRun(number).exit_code
 
 
-def _told(failures: Sequence[ProcessFailure], processes: int) -> int:
-    """Say what ended a run: what came first, for the launcher then ends all others.
+def _exit_code_of_failures(failures: Sequence[ProcessFailure], processes: int) -> int:
+    """Raise InputError with the first failure: the launcher then ends all other processes.
 
-    Processes that have only lost another say nothing of why; those that were asked to stop did.
+    A process that was only asked to stop is no failure: if all were, return their exit code. One
+    that has only lost another process cannot name the cause, and counts last.
     """
-    culprits = [failure for failure in failures if not _stopped_by(failure.exitcode)]
+    culprits = [failure for failure in failures if not _stop_signal(failure.exitcode)]
     if not culprits:
-        return InterruptedRun(_stopped_by(failures[0].exitcode)).exit_code
+        return InterruptedRun(_stop_signal(failures[0].exitcode)).exit_code
     first = min(
         culprits,
-        key=lambda one: (
-            one.exitcode == PEER_LOST_CODE,
-            *(one.timestamp, one.exitcode >= 0, not _problems(one)),
+        key=lambda failure: (
+            failure.exitcode == PEER_LOST_CODE,
+            failure.timestamp,
+            failure.exitcode >= 0,
+            not _problems(failure),
         ),
     )
     rank = f"rank {first.local_rank} of {processes} (process {first.pid})"
     if first.exitcode < 0:
         name = signal.Signals(-first.exitcode).name
-        raise InputError(f"{rank} was killed by {name}; the next run goes on from the last save")
-    said = _problems(first) or (f"exit code {first.exitcode}; what it said stands above",)
-    raise InputError(*(f"{rank}: {problem}" for problem in said))
+        raise InputError(f"{rank} was killed by {name}; the next run resumes from the last save")
+    problems = _problems(first) or (f"exit code {first.exitcode}; see its output above",)
+    raise InputError(*(f"{rank}: {problem}" for problem in problems))
 
 
-def _stopped_by(exit_code: int) -> int:
-    """Give the signal that asked a process to stop, heard or not; 0 for another end."""
-    known = {code: number for number, code in EXIT_CODES.items()}
-    known |= {-number: number for number in EXIT_CODES}
-    return known.get(exit_code, 0)
+def _stop_signal(exit_code: int) -> int:
+    """Return the signal that asked a process to stop, handled or not; 0 for another end."""
+    signals = {code: number for number, code in EXIT_CODES.items()}
+    signals |= {-number: number for number in EXIT_CODES}
+    return signals.get(exit_code, 0)
 
 
 def _problems(failure: ProcessFailure) -> tuple[str, ...]:
-    """Problems that a process has recorded."""
+    """Return the problems that a process has recorded in its error file."""
     message = failure.error_file_data.get("message")
     return tuple(message["problems"]) if isinstance(message, dict) else ()

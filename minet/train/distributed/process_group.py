@@ -1,14 +1,15 @@
-"""The processes of one run: who they are, what they agree on, what they add up.
+"""The processes of one run: their ranks, and what they sum, share and agree on.
 
-torch's launchers (`minet.train.distributed.launcher`, torchrun) start them and say in environment
-variables who is who. Tensors are added on the training device; wishes and states go over a group
-of their own on the CPU, so that no step waits for them.
+torch's launchers (`minet.train.distributed.launcher`, torchrun) start them and set their ranks in
+environment variables. Tensors are summed on the training device; states and requests go through a
+control group on the CPU, so that exchanging them does not wait for a GPU.
 """
 
 import atexit
 import ctypes
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,19 +22,20 @@ from torch import Tensor
 
 from minet.core.errors import InputError, InterruptedRun, PeerLost
 
-_SET_PARENT_DEATH_SIGNAL = 1  # of Linux' prctl.h
-_LONGEST_WAIT = timedelta(minutes=30)  # for the slowest rank: reading, compiling, validating
+_PR_SET_PDEATHSIG = 1  # of Linux' prctl.h
+_TIMEOUT = timedelta(minutes=30)  # for the slowest rank: reading, compiling, validating
+_AGREE_EVERY_S = 1.0
 
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """One process among those of a run; ranks count from 0, and rank 0 writes what there is."""
+    """One process among those of a run; ranks count from 0, and rank 0 alone saves and writes."""
 
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0  # on this machine
     local_world_size: int = 1
-    control: Any = field(default=None, repr=False)  # process group on the CPU
+    control: Any = field(default=None, repr=False)  # torch's process group on the CPU
 
     @property
     def is_rank_zero(self) -> bool:
@@ -41,52 +43,60 @@ class ProcessGroup:
         return self.rank == 0
 
     def all_reduce(self, *tensors: Tensor) -> None:
-        """Put the sum over all ranks in the place of each tensor."""
+        """Sum each tensor over all ranks, in place."""
         if self.world_size > 1:
             for tensor in tensors:
                 dist.all_reduce(tensor)
 
     def broadcast(self, state: Any) -> Any:
-        """Give every rank what rank 0 has."""
+        """Return rank 0's state on every rank."""
         if self.world_size == 1:
             return state
-        box = [state]
-        dist.broadcast_object_list(box, src=0, group=self.control)
-        return box[0]
+        buffer = [state]
+        dist.broadcast_object_list(buffer, src=0, group=self.control)
+        return buffer[0]
+
+
+@dataclass(frozen=True)
+class StepRequest:
+    """What a rank asks all ranks to do after a step."""
+
+    save: bool = False
+    stop_signal: int = 0  # the signal that asks to save and stop, if one does
 
 
 class StopConsensus:
-    """Wishes that all ranks must fulfil at the same step, the largest of all ranks' counting.
+    """Agreement of all ranks to save or stop after the same step, if one rank requests it.
 
-    Each step's vote travels while the next step runs, and is read after it.
+    A single process follows its request after every step. Several exchange theirs about once a
+    second: each exchange sets after how many steps the next one comes, by the slowest rank's time.
     """
 
-    def __init__(self, team: ProcessGroup) -> None:
-        """Begin with no vote under way."""
-        self._team = team
-        self._cast: tuple[Tensor, Any] | None = None
+    def __init__(self, group: ProcessGroup) -> None:
+        self._group = group
+        self._steps, self._steps_between = 0, 1  # since the last exchange, to the next one
+        self._exchanged_at = time.monotonic()
 
-    def after_step(self, wish: int) -> int:
-        """Cast this step's vote; give the outcome of the last one (alone: of this one)."""
-        if self._team.world_size == 1:
-            return wish
-        decided = self._read()
-        ballot = torch.tensor([wish])
-        work = dist.all_reduce(ballot, dist.ReduceOp.MAX, group=self._team.control, async_op=True)
-        self._cast = ballot, work
-        return decided
+    def after_step(self, request: StepRequest) -> StepRequest:
+        """Return what all ranks do after this step: nothing if no exchange is due."""
+        self._steps += 1
+        if self._group.world_size > 1 and self._steps < self._steps_between:
+            return StepRequest()
+        return self.now(request)
 
-    def now(self, wish: int) -> int:
-        """Wait for the outcome of all votes up to this one."""
-        return max(self.after_step(wish), self._read())
-
-    def _read(self) -> int:
-        if self._cast is None:
-            return 0
-        ballot, work = self._cast
-        self._cast = None
-        work.wait()
-        return int(ballot)
+    def now(self, request: StepRequest) -> StepRequest:
+        """Exchange requests (collective call) and return what all ranks do."""
+        if self._group.world_size == 1:
+            return request
+        step_s = (time.monotonic() - self._exchanged_at) / max(1, self._steps)
+        buffer = torch.tensor([request.save, request.stop_signal, step_s], dtype=torch.float64)
+        dist.all_reduce(buffer, dist.ReduceOp.MAX, group=self._group.control)
+        save, stop_signal, step_s = buffer.tolist()
+        # at most twice as many: the first steps on a GPU are only queued, which takes no time
+        steps = min(2 * self._steps_between, int(_AGREE_EVERY_S / max(step_s, 1e-9)))
+        self._steps, self._steps_between = 0, max(1, steps)
+        self._exchanged_at = time.monotonic()
+        return StepRequest(bool(save), int(stop_signal))
 
 
 def is_distributed() -> bool:
@@ -95,58 +105,61 @@ def is_distributed() -> bool:
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[ProcessGroup]:
-    """Join the processes that a launcher has started; alone without one.
+def process_group(device: torch.device) -> Iterator[ProcessGroup]:
+    """Join the processes that a launcher has started; a group of one without a launcher.
 
-    InputError for several processes on a machine with fewer GPUs.
+    PeerLost if another process of the run is gone.
     """
     if not is_distributed():
         yield ProcessGroup()
         return
-    _end_with_launcher()
+    _terminate_with_launcher()
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     rank, world_size, local_rank, local_world_size = (int(os.environ[name]) for name in names)
     backend = "nccl" if device.type == "cuda" else "gloo"
-    place = device if device.type == "cuda" else None
-    together = backend == "gloo"  # NCCL waits for all ranks to leave
+    device_id = device if device.type == "cuda" else None
+    can_destroy = backend == "gloo"  # NCCL waits until all ranks leave
     try:
-        dist.init_process_group(backend, timeout=_LONGEST_WAIT, device_id=place)
-        control = dist.new_group(backend="gloo", timeout=_LONGEST_WAIT)
+        dist.init_process_group(backend, timeout=_TIMEOUT, device_id=device_id)
+        control = dist.new_group(backend="gloo", timeout=_TIMEOUT)
         yield ProcessGroup(rank, world_size, local_rank, local_world_size, control)
-        together = True
+        can_destroy = True
     except InterruptedRun:
-        together = True
+        can_destroy = True
         raise
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "gloo" in str(error):
             raise PeerLost(f"rank {rank} has lost the other processes of the run") from error
         raise
     finally:
-        if not together:  # the others may never leave; what is to be said is said by the exit
+        if not can_destroy:  # other ranks may never leave: exit without cleanup, errors printed
             atexit.register(os._exit, 1)
         elif dist.is_initialized():
             dist.destroy_process_group()
 
 
-def own_device() -> torch.device:
-    """Give this process's device: its GPU, by its place on the machine, or the CPU."""
+def local_device() -> torch.device:
+    """Return this process's device: the GPU of its local rank, or the CPU where there is none.
+
+    InputError if the machine has fewer GPUs than processes.
+    """
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    place, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
-    if place >= there:
+    local_rank, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if local_rank >= gpus:
         raise InputError(
-            f"process {place + 1} of this machine has no GPU: there are {there}; allowed: at most "
-            f"{there} processes a machine (train.processes, torchrun --nproc-per-node), or "
+            f"process {local_rank + 1} of this machine has no GPU: it has {gpus}; allowed: at most "
+            f"{gpus} processes a machine (train.processes, torchrun --nproc-per-node), or "
             "CUDA_VISIBLE_DEVICES= to train on the CPU"
         )
-    device = torch.device("cuda", place)
+    device = torch.device("cuda", local_rank)
     torch.cuda.set_device(device)
     return device
 
 
-def _end_with_launcher() -> None:
-    """Have the system ask this process to stop when its launcher is gone; on Linux."""
+def _terminate_with_launcher() -> None:
+    """Have Linux send this process SIGTERM when its launcher ends."""
     try:
-        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     except (OSError, AttributeError):  # another system
         return

@@ -1,7 +1,8 @@
 """Batch norm over the images of all ranks, on any device.
 
-torch's own SyncBatchNorm refuses a CPU and waits for the device in every layer; this one does
-neither, and its statistics are those of the whole batch however it is shared.
+torch's own SyncBatchNorm is not used: it refuses a CPU, and on a GPU it waits for the device in
+every layer. This one does neither, and its statistics are those of the whole batch, however evenly
+the ranks share it.
 """
 
 from typing import Any
@@ -13,9 +14,10 @@ from torch.nn import functional as F  # noqa: N812 - torch's own idiom
 
 
 class SyncBatchNorm(nn.Module):
-    """A batch norm of torch's whose training statistics are summed over all ranks.
+    """A torch batch norm whose training statistics are summed over all ranks.
 
-    It takes over the parameters and buffers of the norm that it stands for, names included.
+    It takes over the parameters and buffers of the norm that it replaces, names included.
+    ValueError if that norm tracks no running statistics with a momentum.
     """
 
     running_mean: Tensor
@@ -23,7 +25,6 @@ class SyncBatchNorm(nn.Module):
     num_batches_tracked: Tensor
 
     def __init__(self, norm: nn.modules.batchnorm._BatchNorm) -> None:
-        """Stand in the place of a norm that tracks running statistics with a momentum."""
         super().__init__()
         if norm.momentum is None or norm.running_mean is None:
             raise ValueError(f"{norm} tracks no running statistics with a momentum")
@@ -31,31 +32,35 @@ class SyncBatchNorm(nn.Module):
         self.weight, self.bias = norm.weight, norm.bias
         for name, buffer in norm.named_buffers():
             self.register_buffer(name, buffer)
-        self.idle = False  # what this rank passes through is no part of the batch
+        self.counts = True  # False: this rank's images are no part of the batch
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalise (N, C, ...) by the statistics of all ranks' images, or by the running ones."""
-        if not self.training or images.is_meta:  # a trial without memory takes no part in sums
+        """Normalize (N, C, ...) by the statistics of all ranks' images, or by the running ones."""
+        if not self.training or images.is_meta:  # a dry run on the meta device syncs nothing
             return F.batch_norm(
                 images,
-                *(self.running_mean, self.running_var, self.weight, self.bias),
+                self.running_mean,
+                self.running_var,
+                weight=self.weight,
+                bias=self.bias,
                 training=self.training,
                 eps=self.eps,
             )
-        centre = self.running_mean.clone()  # a number near the mean, the same on all ranks
-        normal, mean, variance, count = _Shared.apply(
-            images, self.weight, self.bias, centre, self.eps, self.idle
+        # sums of differences from a number near the mean, the same on all ranks, lose no digits
+        center = self.running_mean.clone()
+        normalized, mean, variance, count = _SyncedNorm.apply(
+            images, self.weight, self.bias, center, self.eps, self.counts
         )
         with torch.no_grad():
             unbiased = variance * (count / (count - 1))
             self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
             self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
             self.num_batches_tracked.add_(1)
-        return normal  # type: ignore[no-any-return]
+        return normalized  # type: ignore[no-any-return]
 
 
-class _Shared(torch.autograd.Function):
-    """Normalisation by global statistics; each direction adds up two rows of C numbers."""
+class _SyncedNorm(torch.autograd.Function):
+    """Normalization by global statistics: one all-reduce of a few rows of C numbers each way."""
 
     @staticmethod
     def forward(  # noqa: PLR0917 - as autograd calls it
@@ -63,55 +68,55 @@ class _Shared(torch.autograd.Function):
         images: Tensor,
         weight: Tensor,
         bias: Tensor,
-        centre: Tensor,
+        center: Tensor,
         eps: float,
-        idle: bool,
+        counts: bool,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Give the images normalised, and mean (C,), variance (C,) and count of what counted."""
+        """Return the normalized images, and mean (C,), variance (C,) and count of those counted."""
         axes = [0, *range(2, images.ndim)]
-        own = 0 if idle else images.numel() // images.shape[1]
+        own = images.numel() // images.shape[1] if counts else 0
         variance, mean = torch.var_mean(images.float(), dim=axes, correction=0)
-        away = (mean - centre).double()
-        sums = torch.stack([away, variance.double() + away**2, torch.ones_like(away)]) * own
+        offset = (mean - center).double()
+        sums = torch.stack([offset, variance.double() + offset**2, torch.ones_like(offset)]) * own
         dist.all_reduce(sums)
         count = sums[2, 0]
         shift = sums[0] / count
-        mean = (centre + shift).float()
+        mean = (center + shift).float()
         variance = (sums[1] / count - shift**2).clamp(min=0).float()
         ctx.save_for_backward(images, weight, mean, variance, count)
-        ctx.axes, ctx.eps, ctx.idle = axes, eps, idle
-        normal = F.batch_norm(images, mean, variance, weight, bias, eps=eps)
+        ctx.axes, ctx.eps, ctx.counts = axes, eps, counts
+        normalized = F.batch_norm(images, mean, variance, weight, bias, eps=eps)
         ctx.mark_non_differentiable(mean, variance, count)
-        return normal, mean, variance, count
+        return normalized, mean, variance, count
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        """Give the gradients of images, weight and bias (1502.03167, section 3)."""
+        """Return the gradients of images, weight and bias (arXiv:1502.03167, section 3)."""
         images, weight, mean, variance, count = ctx.saved_tensors
         row = [1, -1, *[1] * (images.ndim - 2)]
         scale = (variance + ctx.eps).rsqrt()
-        # float32 whatever the images are: the means to take away are small beside what they are of
+        # float32 whatever the images are: the means that are subtracted below are relatively small
         gradient = gradient.float()
-        normal = (images.float() - mean.view(row)) * scale.view(row)
-        of_bias = gradient.sum(ctx.axes, dtype=torch.float32)
-        of_weight = (gradient * normal).sum(ctx.axes, dtype=torch.float32)
-        sums = torch.stack([of_bias, of_weight])
+        normalized = (images.float() - mean.view(row)) * scale.view(row)
+        bias_gradient = gradient.sum(ctx.axes, dtype=torch.float32)
+        weight_gradient = (gradient * normalized).sum(ctx.axes, dtype=torch.float32)
+        sums = torch.stack([bias_gradient, weight_gradient])
         dist.all_reduce(sums)
-        if ctx.idle:
-            return torch.zeros_like(images), of_weight, of_bias, None, None, None
+        if not ctx.counts:
+            return torch.zeros_like(images), weight_gradient, bias_gradient, None, None, None
         means = (sums / count).float()
-        inner = gradient - means[0].view(row) - normal * means[1].view(row)
-        of_images = (inner * (weight * scale).view(row)).to(images.dtype)
-        return of_images, of_weight, of_bias, None, None, None
+        centered = gradient - means[0].view(row) - normalized * means[1].view(row)
+        image_gradient = (centered * (weight * scale).view(row)).to(images.dtype)
+        return image_gradient, weight_gradient, bias_gradient, None, None, None
 
 
 def convert_sync_batchnorm(model: nn.Module) -> list[SyncBatchNorm]:
-    """Put shared norms in the place of a model's batch norms; gives them."""
-    shared = []
+    """Replace a model's batch norms by synchronized ones, in place; return these."""
+    converted = []
     for layer in list(model.modules()):
         for name, norm in list(layer.named_children()):
             if isinstance(norm, nn.modules.batchnorm._BatchNorm):  # noqa: SLF001 - all of them
-                made = SyncBatchNorm(norm).train(norm.training)
-                setattr(layer, name, made)
-                shared.append(made)
-    return shared
+                sync_norm = SyncBatchNorm(norm).train(norm.training)
+                setattr(layer, name, sync_norm)
+                converted.append(sync_norm)
+    return converted
