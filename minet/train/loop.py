@@ -151,11 +151,8 @@ def _train_epoch(context: TrainContext, state: TrainState, consensus: StopConsen
 
 def _step(context: TrainContext, state: TrainState, batch: Batch, params: AugmentParams) -> None:
     """Train on this rank's part of the next global batch."""
-    settings, train_step, batch_size = (
-        context.settings,
-        context.train_step,
-        context.sharder.batch_size,
-    )
+    settings, train_step = context.settings, context.train_step
+    batch_size = context.sharder.batch_size
     # for dropout; rank 0 draws what a single process draws
     seed = torch_seed(settings.seed, RngStream.STEP, state.epoch, state.step, train_step.group.rank)
     torch.manual_seed(seed)

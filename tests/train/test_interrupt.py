@@ -169,7 +169,7 @@ def test_handlers_set_by_other_code_are_restored() -> None:
 
     before = {number: signal.signal(number, handler) for number in STOP_SIGNALS}
     try:
-        interrupt = Interrupt(patient=False)
+        interrupt = Interrupt(ignore_repeats=False)
         with interrupt.listening():
             signal.raise_signal(signal.SIGTERM)
         assert interrupt.signal == signal.SIGTERM
