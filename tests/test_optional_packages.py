@@ -13,7 +13,7 @@ import pytest
 from minet.beton.verify import verify
 from minet.core.errors import InputError, check_installed, needs_group
 from minet.stats.significance import holm, mcnemar_p
-from minet.train.loggers import to_dvclive, to_tensorboard
+from minet.train.loggers import DVCLiveLogger, TensorBoardLogger
 from minet.zoo.ray_cluster import connected
 from stages import report
 from tests.helpers.tree import ROOT
@@ -46,8 +46,8 @@ def connect(_: Path) -> None:
     ("package", "group", "use"),
     [
         ("ffcv", "verify", check_betons),
-        ("tensorboard", "loggers", to_tensorboard),
-        ("dvclive", "loggers", to_dvclive),
+        ("tensorboard", "loggers", TensorBoardLogger),
+        ("dvclive", "loggers", DVCLiveLogger),
         ("statsmodels", "zoo", lambda _: mcnemar_p(3, 4)),
         ("statsmodels", "zoo", lambda _: holm([0.1, 0.2])),
         ("altair", "zoo", lambda _: report.main()),
