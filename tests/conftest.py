@@ -5,6 +5,9 @@ import signal
 from pathlib import Path
 from typing import Any
 
+# before torch: threads that wait for others sleep, since other tests' processes need the cores
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import numpy as np
 import pytest
 import torch

@@ -1,10 +1,9 @@
 """Settings: each problem is reported with its key, value and what is allowed, all together."""
 
-import subprocess
-import sys
 from collections.abc import Collection
 from dataclasses import fields
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
@@ -21,6 +20,7 @@ from minet.models.registry import MODELS
 from minet.params import DEFAULT_RECIPE, Params, check_params, read_yaml, recipe
 from minet.train.config import RunSettings, TrainSettings, extra_settings
 from stages.resolve import stage_settings
+from tests.helpers.stage import call_stage
 
 
 def put(raw: dict[str, Any], key: str, value: object) -> dict[str, Any]:
@@ -55,15 +55,13 @@ def write(tmp_path: Path, raw_params: dict[str, Any]):
 
 
 @pytest.fixture
-def resolve(write, tmp_path: Path, root: Path):
+def resolve(write, tmp_path: Path):
     """Return a function that runs the stage on changed params; it writes to `out` or nothing."""
 
-    def run(changes: dict[str, Any]) -> subprocess.CompletedProcess[str]:
-        path = write(changes)
-        command = [sys.executable, "-m", "stages.resolve", "--params", str(path)]
-        command += ["--sample", "data/sample", "--weights", "data/weights"]
-        command += ["--out", str(tmp_path / "out")]
-        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    def run(changes: dict[str, Any]) -> CompletedProcess[str]:
+        paths = ["--params", str(write(changes)), "--out", str(tmp_path / "out")]
+        paths += ["--sample", "data/sample", "--weights", "data/weights"]
+        done = call_stage("resolve", *paths)
         assert "Traceback" not in done.stderr
         assert (tmp_path / "out").exists() == (done.returncode == 0)
         return done

@@ -15,20 +15,19 @@ import pytest
 from minet.core.files import read_csv, read_json, write_csv, write_json
 from minet.cost.counter import count_costs
 from minet.models.registry import build
+from tests.helpers.stage import call_stage
 from tests.helpers.tiny_run import COUNTS, TinyRun, make_data, run_settings
 
 
-def run_stage(root: Path, name: str, *, code: int = 0, **paths: Path) -> str:
+def run_stage(name: str, *, code: int = 0, **paths: Path) -> str:
     """Run a stage, assert its exit code, return its standard error."""
-    arguments = [f"--{option}={path}" for option, path in paths.items()]
-    command = [sys.executable, "-m", f"stages.{name}", *arguments]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    done = call_stage(name, *(f"--{option}={path}" for option, path in paths.items()))
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     return done.stderr
 
 
-def test_plots_accept_any_class_names(root: Path, tmp_path: Path) -> None:
+def test_plots_accept_any_class_names(tmp_path: Path) -> None:
     """001 is not 1, and NA is a name."""
     names = ("001", "1", "NA")
     rows = [(f"{k}.jpg", k, (k + 1) % 3, 0.9) for k in range(3)]
@@ -43,7 +42,7 @@ def test_plots_accept_any_class_names(root: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "m.npz", places=np.arange(3), pictures=pictures, channel_mode="zero")
     paths = {"train": "t.json", "history": "h.csv", "predictions": "p.csv", "classes": "k.csv"}
     paths |= {"channels": "c.json", "mistakes": "m.npz", "out": "plots"}
-    run_stage(root, "plots", **{name: tmp_path / file for name, file in paths.items()})
+    run_stage("plots", **{name: tmp_path / file for name, file in paths.items()})
     files = {path.name for path in (tmp_path / "plots").iterdir()}
     assert files == {"curves.png", "confusion.png", "channels.png", "mistakes.png"}
 
@@ -108,7 +107,7 @@ OUTPUTS = {
 
 
 @pytest.fixture
-def evaluate(root: Path, trained, tmp_path: Path, raw_params: dict[str, Any]):
+def evaluate(trained, tmp_path: Path, raw_params: dict[str, Any]):
     """Return a function that evaluates a model of RUNS on the validation split.
 
     It returns the folder of the outputs and the standard error.
@@ -122,7 +121,7 @@ def evaluate(root: Path, trained, tmp_path: Path, raw_params: dict[str, Any]):
         paths |= {"metadata": run.out / "model.json", "test": run.data / "val.beton"}
         paths |= {"index": run.data / "val.csv"}
         paths |= {name: out / file for name, file in OUTPUTS.items()}
-        return out, run_stage(root, "evaluate", code=code, **paths)
+        return out, run_stage("evaluate", code=code, **paths)
 
     return evaluate_run
 
@@ -218,7 +217,7 @@ def test_a_stopped_run_with_augmented_validation_resumes_with_the_same_bytes(
     data: Path, tmp_path: Path
 ) -> None:
     """Weights, metadata, metrics and history; channels and crops are drawn again each epoch."""
-    changes: dict[str, Any] = {"epochs": 20, "save_every_s": 0.05, "compat": KNOWN_BUGS}
+    changes: dict[str, Any] = {"epochs": 12, "save_every_s": 0.05, "compat": KNOWN_BUGS}
     changes["lr"] = 1e-4
     changes["augment"] = {"channel_dropout": 0.5}
     uninterrupted, stopped = (
@@ -235,12 +234,12 @@ def test_a_stopped_run_with_augmented_validation_resumes_with_the_same_bytes(
     assert process.returncode == 75, output
     assert "resumed at" in stopped.finish()
     assert stopped.results() == uninterrupted.results()
-    assert len(set(uninterrupted.history()[:, 3])) == 20
+    assert len(set(uninterrupted.history()[:, 3])) == 12
 
 
 @pytest.mark.parametrize(("channels", "parameters"), [(2, 184_658), (1, 184_370)])
 def test_the_cost_is_that_of_the_input_channels_of_the_model(
-    root: Path, tmp_path: Path, channels: int, parameters: int
+    tmp_path: Path, channels: int, parameters: int
 ) -> None:
     """The checkpoints of report 003 have these shapes."""
     write_csv(tmp_path / "k.csv", ("label", "name"), [(k, f"k{k}") for k in range(50)])
@@ -248,7 +247,7 @@ def test_the_cost_is_that_of_the_input_channels_of_the_model(
     settings |= {"arguments": {"channels": channels}, "channels": channels}
     write_json(tmp_path / "s.json", settings)
     paths = {"settings": "s.json", "classes": "k.csv", "metrics": "m.json"}
-    run_stage(root, "cost", **{name: tmp_path / file for name, file in paths.items()})
+    run_stage("cost", **{name: tmp_path / file for name, file in paths.items()})
     record = read_json(tmp_path / "m.json")
     assert record["parameters"] == parameters
     model = build("cnn3", num_classes=50, channels=channels)
@@ -281,10 +280,10 @@ def test_a_stage_imports_no_heavy_library_that_it_does_not_need(root: Path, stag
 
 @pytest.mark.parametrize("value", ["0", "two", "-1", ""])
 def test_an_invalid_number_of_workers_is_an_error(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
     monkeypatch.setitem(os.environ, "MINET_WORKERS", value)
     write_json(tmp_path / "s.json", {"classes": 2, "train": 2, "val": 2, "test": 2, "seed": 0})
-    errors = run_stage(root, "sample", code=1, settings=tmp_path / "s.json", out=tmp_path / "out")
+    errors = run_stage("sample", code=1, settings=tmp_path / "s.json", out=tmp_path / "out")
     assert errors == f"error: MINET_WORKERS is {value!r}; must be a positive integer\n"
     assert not (tmp_path / "out").exists()
