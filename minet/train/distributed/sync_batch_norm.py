@@ -1,8 +1,8 @@
 """Batch norm over the images of all ranks, on any device.
 
 torch's own SyncBatchNorm is not used: it refuses a CPU, and on a GPU it waits for the device in
-every layer. This one does neither, and its statistics are those of the whole batch, however evenly
-the ranks share it.
+every layer. This one does neither. Its statistics are those of the whole batch, also where the
+ranks have uneven parts of it.
 """
 
 from typing import Any
