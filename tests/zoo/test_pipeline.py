@@ -1,4 +1,4 @@
-"""The zoo with the real DVC, three tiny rows: nothing twice, kills, what a change runs again."""
+"""The zoo with the real DVC and three tiny rows: repeated runs, kills, what a change reruns."""
 
 import json
 import os
@@ -16,17 +16,17 @@ RUN = "python -m minet zoo --jobs 2"
 
 @pytest.fixture(scope="module")
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
-    """Give a zoo of three rows that has run once, from nothing."""
+    """Return a zoo of three rows that has run once from scratch."""
     made = Zoo(tmp_path_factory.mktemp("zoo") / "minet")
-    said = made.run(RUN)
+    output = made.run(RUN)
     for row in made.rows:
-        assert f"{row}-0: done in" in said
+        assert f"{row}-0: done in" in output
     made.run("git add -A && git commit -q -m results")
     return made
 
 
 def row_stages(output: str) -> set[str]:
-    """Stages of rows among those that DVC said it ran."""
+    """Return the stages of rows among those that DVC ran."""
     return {stage for stage in ran(output) if stage.startswith(("train@", "evaluate@", "cost@"))}
 
 
@@ -34,10 +34,10 @@ def logs(zoo: Zoo) -> str:
     return "".join(path.read_text() for path in (zoo.folder / "zoo/logs").glob("*.log"))
 
 
-def test_it_ends_in_tables_and_a_page(zoo: Zoo) -> None:
+def test_a_run_writes_the_tables_and_the_page(zoo: Zoo) -> None:
     record = json.loads((zoo.folder / "zoo/comparison.json").read_text())
     assert list(record["rows"]) == list(zoo.rows)
-    assert record["rows"]["r003_cool"]["comparison"]["row"] == "r003_resnet34"
+    assert record["rows"]["r003_cool"]["comparison"]["row"] == "r003_cnn3"
     assert record["rows"]["r002_resnet18"]["classes"] == 5
     assert "`r003_cool`" in (zoo.folder / "zoo/table.md").read_text()
     page = (zoo.folder / "zoo/report.html").read_text()
@@ -46,7 +46,7 @@ def test_it_ends_in_tables_and_a_page(zoo: Zoo) -> None:
     assert len(submission) == 11
 
 
-def test_the_cost_column_is_what_cost_json_counted(zoo: Zoo) -> None:
+def test_the_cost_columns_are_those_of_the_cost_records(zoo: Zoo) -> None:
     table = (zoo.folder / "zoo/table.md").read_text()
     for row in zoo.rows:
         cost = json.loads((zoo.folder / f"zoo/cost/{row}.json").read_text())
@@ -62,75 +62,74 @@ def test_a_second_run_does_nothing(zoo: Zoo) -> None:
     assert zoo.run("git status --porcelain") == ""
 
 
-def test_a_row_started_by_hand_comes_out_the_same(zoo: Zoo) -> None:
-    """Without what `make zoo` sets, and beside DVC, which would keep both; ignored by git."""
-    inputs, made = "zoo/inputs/r003_cool", zoo.folder / "checkpoints/by_hand"
-    made.mkdir()
+def test_a_row_trained_by_hand_has_the_same_weights(zoo: Zoo) -> None:
+    """Without the environment that `make zoo` sets; the outputs are outside DVC, ignored by git."""
+    inputs, folder = "zoo/inputs/r003_cool", zoo.folder / "checkpoints/by_hand"
+    folder.mkdir()
     names = ("weights", "metadata", "history", "metrics", "speed")
-    paths = " ".join(f"--{name} {made / name}" for name in names)
+    paths = " ".join(f"--{name} {folder / name}" for name in names)
     train = f"python -m stages.train @{inputs}/train.args --settings {inputs}/train-0.json {paths}"
-    zoo.run(train, OMP_NUM_THREADS="2")  # with two threads they would not be the same
+    zoo.run(train, OMP_NUM_THREADS="2")  # two threads would change the weights
     weights = zoo.folder / "checkpoints/zoo/r003_cool-0.safetensors"
-    assert (made / "weights").read_bytes() == weights.read_bytes()
-    assert json.loads((made / "speed").read_text())["threads"] == 1
+    assert (folder / "weights").read_bytes() == weights.read_bytes()
+    assert json.loads((folder / "speed").read_text())["threads"] == 1
 
 
-def test_a_model_s_code_runs_its_own_rows_alone_again(zoo: Zoo) -> None:
+def test_a_change_of_a_model_s_code_reruns_its_rows_only(zoo: Zoo) -> None:
     source = zoo.folder / "minet/models/cool.py"
     before = source.read_text()
-    source.write_text(before + "\n# a word more\n")
+    source.write_text(before + "\n# a comment\n")
     for log in (zoo.folder / "zoo/logs").glob("*.log"):
         log.unlink()
-    said = zoo.run(f"{RUN} --rows r002_resnet18")  # rows that are named, and no other
-    assert not row_stages(said)
+    output = zoo.run(f"{RUN} --rows r002_resnet18")  # the named rows only
+    assert not row_stages(output)
     assert not list((zoo.folder / "zoo/logs").glob("*.log"))
-    assert "Budget smoke: seconds a row" in said
-    assert re.search(r"^row +r002_resnet18$", said, re.MULTILINE)
-    assert "r003_" not in said, "DVC looked at a row that was not asked for"
-    said = zoo.run(RUN)
+    assert "Budget smoke: seconds a row" in output
+    assert re.search(r"^row +r002_resnet18$", output, re.MULTILINE)
+    assert "r003_" not in output, "DVC checked a row that was not asked for"
+    output = zoo.run(RUN)
     assert {path.stem for path in (zoo.folder / "zoo/logs").glob("*.log")} == {"r003_cool-0"}
     expected = {"train@r003_cool-0", "evaluate@r003_cool-0", "cost@r003_cool"}
-    # the weights come out as they were, so that what depends on them alone may come from the cache
+    # the weights are the same bytes, so that what depends on them only may come from the cache
     assert {"train@r003_cool-0", "cost@r003_cool"} <= row_stages(logs(zoo)) <= expected
-    assert not row_stages(said)
+    assert not row_stages(output)
     source.write_text(before)
     zoo.run(RUN)
     assert zoo.run("git status --porcelain") == ""
 
 
 @pytest.mark.slow
-def test_killed_while_rows_train_it_goes_on_and_ends_the_same(zoo: Zoo, tmp_path: Path) -> None:
-    """All of its processes die by SIGKILL in the middle of a row."""
+def test_a_run_killed_while_rows_train_ends_with_the_same_tables(zoo: Zoo, tmp_path: Path) -> None:
+    """SIGKILL ends all of its processes in the middle of a row."""
     other = Zoo(tmp_path / "minet")
-    process = other.start(RUN)
-    deadline = time.monotonic() + 300
-    while not list((other.folder / "zoo/runs").glob("*/0/train.json")):
-        assert process.poll() is None, "it ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    said = other.run(RUN)
-    assert not {"sample@five_512", "index@five_512"} & set(ran(said)), "done again"
+    with other.running(RUN) as process:
+        deadline = time.monotonic() + 300
+        while not list((other.folder / "zoo/runs").glob("*/0/train.json")):
+            assert process.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+    output = other.run(RUN)
+    assert not {"sample@five_512", "index@five_512"} & set(ran(output)), "a stage ran again"
     assert other.tables() == zoo.tables()
     assert not other.partials()
     assert ran(other.run(RUN)) == []
 
 
 @pytest.mark.slow
-def test_a_row_that_fails_is_named_and_leaves_the_others(zoo: Zoo) -> None:
+def test_a_row_that_fails_is_reported_after_the_others_have_run(zoo: Zoo) -> None:
     settings = zoo.params("zoo/params.yaml")
     settings["rows"]["r003_cool"]["train"] = {"lr": 1e30}
     settings["rows"]["r002_resnet18"]["train"] = {"epochs": 2, "lr": 0.0005}
     committed = (zoo.folder / "zoo/params.yaml").read_text()
     zoo.write_params(settings, "zoo/params.yaml")
     before = zoo.tables()
-    said = zoo.run(RUN, code=1)
-    assert re.search(r"r003_cool-0: failed, see zoo/logs/r003_cool-0.log", said)
-    assert "r002_resnet18-0: done in" in said
-    assert "error: r003_cool-0: see zoo/logs/r003_cool-0.log" in said
-    assert "Traceback" not in said
-    assert zoo.tables() == before, "a table without one of its rows"
+    output = zoo.run(RUN, code=1)
+    assert re.search(r"r003_cool-0: failed, see zoo/logs/r003_cool-0.log", output)
+    assert "r002_resnet18-0: done in" in output
+    assert "error: r003_cool-0: see zoo/logs/r003_cool-0.log" in output
+    assert "Traceback" not in output
+    assert zoo.tables() == before, "a table lacks one of its rows"
     (zoo.folder / "zoo/params.yaml").write_text(committed)
     zoo.run(RUN)
     assert zoo.tables() == before
