@@ -1,8 +1,9 @@
 """Time dynamic convolutions against static ones: python -m benchmarks.dynamic --out FILE.
 
-Training steps (forward, backward, Adam) of whole networks by turns, and each form of a mixed
-convolution by shape, every repeat kept. `--allocator system` leaves out `keep_freed_memory`. About
-half an hour on two cores; docs/performance.md shows results of it (python -m benchmarks.pages).
+Training steps (forward, backward, Adam) of whole networks, and each algorithm of a mixed
+convolution by shape, alternately; every repeat is recorded. `--allocator system` leaves out
+`keep_freed_memory`. About half an hour on two cores; docs/performance.md shows its results
+(python -m benchmarks.pages).
 """
 
 import argparse
@@ -21,31 +22,31 @@ from benchmarks.common import machine
 from minet.core.files import write_json
 from minet.models.dwg_densenet121 import GeneratedConv
 from minet.models.registry import build
-from minet.nn import dynamic_conv as dynamic
+from minet.nn import dynamic_conv
 from minet.train.allocator import keep_freed_memory
 
-# planes in and out, side of the image, of the kernel, stride, how often in ResNet-18 at 224 px
+# of ResNet-18 at 224 px: in_channels, out_channels, image_size, kernel_size, stride
 SHAPES = (
-    (64, 64, 56, 3, 1, 4),
-    (64, 128, 56, 3, 2, 1),
-    (128, 128, 28, 3, 1, 3),
-    (128, 256, 28, 3, 2, 1),
-    (256, 256, 14, 3, 1, 3),
-    (256, 512, 14, 3, 2, 1),
-    (512, 512, 7, 3, 1, 3),
-    (64, 128, 56, 1, 2, 1),
-    (128, 256, 28, 1, 2, 1),
-    (256, 512, 14, 1, 2, 1),
+    (64, 64, 56, 3, 1),
+    (64, 128, 56, 3, 2),
+    (128, 128, 28, 3, 1),
+    (128, 256, 28, 3, 2),
+    (256, 256, 14, 3, 1),
+    (256, 512, 14, 3, 2),
+    (512, 512, 7, 3, 1),
+    (64, 128, 56, 1, 2),
+    (128, 256, 28, 1, 2),
+    (256, 512, 14, 1, 2),
 )
-WARM_UP = 4  # calls before the clock: memory grows, kernels are chosen
+WARM_UP = 4  # untimed calls, in which memory grows and kernels are selected
 KERNELS = 4
 
 
 def main() -> None:
-    """Measure what is asked for and write it with the machine and every repeat."""
+    """Measure the requested parts; write them with the machine and every repeat."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batch", type=int, nargs="+", default=[32, 64, 128])
-    parser.add_argument("--side-px", type=int, default=224)
+    parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--parts", nargs="+", default=["steps", "forms", "stem", "densenet"])
     parser.add_argument("--allocator", choices=["kept", "system"], default="kept")
@@ -56,7 +57,7 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     parts: dict[str, Callable[[int], dict[str, list[float]]]] = {
         "steps": lambda count: _steps(_resnets(), count, args, device),
-        "forms": lambda count: _forms(count, args, device),
+        "forms": lambda count: _algorithms(count, args, device),
         "stem": lambda count: _stem(count, args, device),
         "densenet": lambda count: _steps(_densenets(), count, args, device),
     }
@@ -64,7 +65,7 @@ def main() -> None:
     record["allocator"] = args.allocator
     for part in args.parts:
         record[part] = {}
-        # three DenseNets' activations of 64 images are more than 24 GB
+        # activations of 64 images in three DenseNets need more than 24 GB
         for count in args.batch if part != "densenet" else args.batch[:1]:
             record[part][str(count)] = parts[part](count)
             print(part, count, record[part][str(count)], flush=True)
@@ -85,7 +86,7 @@ def _densenets() -> dict[str, nn.Module]:
 def _steps(
     models: dict[str, nn.Module], count: int, args: argparse.Namespace, device: torch.device
 ) -> dict[str, list[float]]:
-    """Milliseconds of each training step, the models by turns."""
+    """Return milliseconds of each training step, the models alternating."""
     images = torch.randn(count, 3, args.image_size, args.image_size, device=device)
     images = images.contiguous(memory_format=torch.channels_last)
     labels = torch.arange(count, device=device) % 50
@@ -93,10 +94,11 @@ def _steps(
     for name, model in models.items():
         model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = torch.optim.Adam(model.parameters(), 1e-3)
-        steps[name] = _step(model.train(), optimizer, images, labels, name.endswith("alone"))
-    found = _by_turns(steps, args.repeats, device)
+        grouped = name.endswith("alone")
+        steps[name] = _step(model.train(), optimizer, images, labels, grouped=grouped)
+    times = _alternate(steps, args.repeats, device)
     gc.collect()
-    return found
+    return times
 
 
 def _step(
@@ -104,10 +106,11 @@ def _step(
     optimizer: torch.optim.Optimizer,
     images: Tensor,
     labels: Tensor,
+    *,
     grouped: bool,
 ) -> Callable[[], None]:
     def step() -> None:
-        with _grouped_alone() if grouped else nullcontext():
+        with _grouped_only() if grouped else nullcontext():
             loss = F.cross_entropy(model(images), labels)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -116,29 +119,31 @@ def _step(
     return step
 
 
-def _forms(count: int, args: argparse.Namespace, device: torch.device) -> dict[str, list[float]]:
-    """Milliseconds, forward and backward, of a static convolution and of each form, by shape."""
-    found = {}
-    for before, after, image_size, side, stride, _ in SHAPES:
+def _algorithms(
+    count: int, args: argparse.Namespace, device: torch.device
+) -> dict[str, list[float]]:
+    """Return milliseconds, forward and backward, of each algorithm and a static convolution."""
+    times = {}
+    for in_channels, out_channels, image_size, side, stride in SHAPES:
         size = image_size * args.image_size // 224
-        images = torch.randn(count, before, size, size, device=device, requires_grad=True)
-        bank = torch.randn(KERNELS, after, before, side, side, device=device) * 0.02
+        images = torch.randn(count, in_channels, size, size, device=device, requires_grad=True)
+        bank = torch.randn(KERNELS, out_channels, in_channels, side, side, device=device) * 0.02
         bank.requires_grad_()
         attention = torch.softmax(torch.randn(count, KERNELS, device=device), 1).requires_grad_()
         kernel = bank[0].detach().clone().requires_grad_()
         calls = {"static": _static(images, kernel, stride)}
-        for form in _forms_for(side, stride):
-            calls[form] = _mixed(form, images, attention, bank, stride)
+        for algorithm in _supported(side, stride):
+            calls[algorithm] = _mixed(algorithm, images, attention, bank, stride)
         if side > 1:
-            calls["unfolded"] = _mixed_unfolded(images, attention, bank, stride)
-        chosen = dynamic.fastest_form(images, bank, stride)
-        shape = f"{before}-{after}, {size} px, {side}x{side}, stride {stride}, chosen {chosen}"
-        for name, times in _by_turns(calls, args.repeats, device).items():
-            found[f"{shape}: {name}"] = times
-    return found
+            calls["unfolded"] = _mixed_im2col(images, attention, bank, stride)
+        chosen = dynamic_conv.fastest_algorithm(images, bank, stride)
+        shape = f"{in_channels}-{out_channels}, {size} px, {side}x{side}, stride {stride}"
+        for name, repeats in _alternate(calls, args.repeats, device).items():
+            times[f"{shape}, chosen {chosen}: {name}"] = repeats
+    return times
 
 
-def _forms_for(side: int, stride: int) -> list[str]:
+def _supported(side: int, stride: int) -> list[str]:
     if side == 1:
         return ["grouped", "products", "outputs"]
     return ["grouped", "outputs", *(["winograd"] if stride == 1 else [])]
@@ -152,28 +157,30 @@ def _static(images: Tensor, kernel: Tensor, stride: int) -> Callable[[], None]:
 
 
 def _mixed(
-    form: str, images: Tensor, attention: Tensor, bank: Tensor, stride: int
+    algorithm: str, images: Tensor, attention: Tensor, bank: Tensor, stride: int
 ) -> Callable[[], None]:
+    function = dynamic_conv._ALGORITHMS[algorithm]  # noqa: SLF001
+
     def call() -> None:
-        _backward(dynamic._FORMS[form](images, attention, bank, stride))  # noqa: SLF001
+        _backward(function(images, attention, bank, stride))
 
     return call
 
 
-def _mixed_unfolded(
+def _mixed_im2col(
     images: Tensor, attention: Tensor, bank: Tensor, stride: int
 ) -> Callable[[], None]:
-    """Products with the pixels under each place, as for few planes: no form of a mixed one."""
+    """Return a call of im2col, which no mixed convolution of ResNet-18 uses."""
 
     def call() -> None:
-        kernels = dynamic._mixed(attention, bank)  # noqa: SLF001
-        _backward(dynamic._unfolded(images, kernels, stride))  # noqa: SLF001
+        kernels = dynamic_conv._mix_kernels(attention, bank)  # noqa: SLF001
+        _backward(dynamic_conv._im2col(images, kernels, stride))  # noqa: SLF001
 
     return call
 
 
 def _stem(count: int, args: argparse.Namespace, device: torch.device) -> dict[str, list[float]]:
-    """Milliseconds of DenseNet's first convolution, static, generated, and image by image."""
+    """Return milliseconds of DenseNet's first convolution, static, generated, image by image."""
     images = torch.randn(count, 3, args.image_size, args.image_size, device=device)
     static = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False, device=device)
     generated = GeneratedConv(3, 64, 128).to(device)
@@ -186,17 +193,17 @@ def _stem(count: int, args: argparse.Namespace, device: torch.device) -> dict[st
         "generated": lambda: _backward(generated(images)),
         "generated image by image": loop,
     }
-    return _by_turns(calls, args.repeats, device)
+    return _alternate(calls, args.repeats, device)
 
 
 def _backward(output: Tensor) -> None:
     output.backward(torch.ones_like(output))  # type: ignore[no-untyped-call]
 
 
-def _by_turns(
+def _alternate(
     calls: dict[str, Callable[[], None]], repeats: int, device: torch.device
 ) -> dict[str, list[float]]:
-    """Milliseconds of each call after the warm-up, one of each in every repeat."""
+    """Return milliseconds of each call after the warm-up; a repeat makes each call once."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for repeat in range(WARM_UP + repeats):
         for name, call in calls.items():
@@ -210,14 +217,14 @@ def _by_turns(
 
 
 @contextmanager
-def _grouped_alone() -> Iterator[None]:
-    """Do as other implementations do: mix each image's kernels, one group an image, any shape."""
-    ours = dynamic.fastest_form
-    dynamic.fastest_form = lambda *_: "grouped"
+def _grouped_only() -> Iterator[None]:
+    """Use the algorithm of other implementations for all shapes: one group per image."""
+    original = dynamic_conv.fastest_algorithm
+    dynamic_conv.fastest_algorithm = lambda *_: "grouped"
     try:
         yield
     finally:
-        dynamic.fastest_form = ours
+        dynamic_conv.fastest_algorithm = original
 
 
 if __name__ == "__main__":

@@ -3,10 +3,9 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import numpy as np
@@ -36,6 +35,7 @@ from minet.core.errors import InputError
 from minet.core.files import digest, write_json
 from minet.loader.stream import StreamLoader
 from tests.helpers.sources import open_one
+from tests.helpers.stage import call_main
 
 COUNT, IMAGE_SIZE = 12, 64
 
@@ -448,20 +448,19 @@ def test_verify_compares_with_ffcv(path: Path, monkeypatch: pytest.MonkeyPatch) 
         verify(path, 1)
 
 
-def run_verify(root: Path, *paths: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "minet", "verify", *map(str, paths)]
-    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+def run_verify(*paths: Path) -> CompletedProcess[str]:
+    return call_main("minet.__main__", "verify", *map(str, paths))
 
 
-def test_the_command_reports_good_and_bad_betons(root: Path, path: Path) -> None:
+def test_the_command_reports_good_and_bad_betons(path: Path) -> None:
     good = path.with_name("good.beton")
     shutil.copy(path, good)
     shutil.copy(path.with_suffix(".json"), good.with_suffix(".json"))
     cut(path)
-    done = run_verify(root, path, good, path.with_name("none.beton"))
+    done = run_verify(path, good, path.with_name("none.beton"))
     assert done.returncode == 1
     assert done.stdout.startswith(f"{good}: {COUNT} images, ")
     problems = done.stderr.splitlines()
     assert problems[0].startswith(f"error: {path}: bytes ")
     assert problems[1].endswith("none.json: no such file; `dvc repro` makes it")
-    assert run_verify(root, good).returncode == 0
+    assert run_verify(good).returncode == 0

@@ -1,4 +1,4 @@
-"""Stages called in this process, as DVC calls them in their own: imports are not repeated."""
+"""Stages and commands called in this process: Python and torch are started once for all of them."""
 
 import importlib
 import io
@@ -17,16 +17,23 @@ from tests.helpers.tree import ROOT
 def call_stage(
     name: str, *arguments: str, folder: Path = ROOT, **environment: str
 ) -> CompletedProcess[str]:
-    """Call `python -m stages.<name>` in a folder; an error with a traceback is raised."""
-    main = importlib.import_module(f"stages.{name}").main
-    streams, code = (io.StringIO(), io.StringIO()), 0
+    """Call a stage with what `python -m stages.<name>` would get; unexpected errors are raised."""
+    return call_main(f"stages.{name}", *arguments, folder=folder, **environment)
+
+
+def call_main(
+    module: str, *arguments: str, folder: Path = ROOT, **environment: str
+) -> CompletedProcess[str]:
+    """Call the `main` of a module in a folder as `python -m` would; return its code and output."""
+    main = importlib.import_module(module).main
+    stdout, stderr, code = io.StringIO(), io.StringIO(), 0
     with (
         pytest.MonkeyPatch.context() as patch,
-        redirect_stdout(streams[0]),
-        redirect_stderr(streams[1]),
+        redirect_stdout(stdout),
+        redirect_stderr(stderr),
         warnings.catch_warnings(),
     ):
-        patch.setattr(sys, "argv", [f"stages.{name}", *arguments])
+        patch.setattr(sys, "argv", [module, *arguments])
         patch.chdir(folder)
         for variable, value in environment.items():
             patch.setenv(variable, value)
@@ -34,5 +41,4 @@ def call_stage(
             cli.run(main)
         except SystemExit as end:
             code = int(end.code or 0)
-    stdout, stderr = (stream.getvalue() for stream in streams)
-    return CompletedProcess(["stages", name, *arguments], code, stdout, stderr)
+    return CompletedProcess([module, *arguments], code, stdout.getvalue(), stderr.getvalue())

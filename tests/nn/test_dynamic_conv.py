@@ -1,4 +1,4 @@
-"""Convolutions with a kernel per image: every form against a loop over the images."""
+"""Convolutions with one kernel per image: every algorithm compared with a loop over images."""
 
 import pytest
 import torch
@@ -9,35 +9,35 @@ from torch.nn import functional as F  # noqa: N812 - torch's own idiom
 
 from minet.models.dynamic_resnet18 import DynamicConv
 from minet.models.registry import build
-from minet.nn import dynamic_conv as dynamic
-from minet.nn.dynamic_conv import fastest_form, mixed_conv2d, per_image_conv2d
+from minet.nn import dynamic_conv
+from minet.nn.dynamic_conv import fastest_algorithm, mixed_conv2d, per_image_conv2d
 
-FORMS = {  # (side, stride) -> forms that can do it
+ALGORITHMS = {  # (side, stride) -> algorithms that support it
     (3, 1): ("grouped", "outputs", "winograd"),
     (3, 2): ("grouped", "outputs"),
     (1, 1): ("grouped", "outputs", "products"),
     (1, 2): ("grouped", "outputs", "products"),
 }
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
-CASES = [(*key, form) for key, forms in FORMS.items() for form in forms]
+CASES = [(*key, algorithm) for key, algorithms in ALGORITHMS.items() for algorithm in algorithms]
 
 
 def _inputs(
     count: int, height: int, width: int, side: int, kernels: int = 3
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Images of 5 planes, attention and a bank of kernels for 6 planes; all want gradients."""
-    draw = torch.Generator().manual_seed(height * 31 + width)
+    """Return images of 5 channels, attention and a bank of 6 output channels, with gradients."""
+    generator = torch.Generator().manual_seed(height * 31 + width)
     shapes = ((count, 5, height, width), (count, kernels), (kernels, 6, 5, side, side))
-    tensors = [torch.randn(shape, generator=draw, dtype=torch.float64) for shape in shapes]
+    tensors = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
     tensors[1] = torch.softmax(tensors[1], dim=1)
     return tuple(tensor.requires_grad_() for tensor in tensors)  # type: ignore[return-value]
 
 
 def _loop(images: Tensor, attention: Tensor, bank: Tensor, stride: int) -> Tensor:
-    """The definition: mix the kernels of one image, convolve it, go on to the next."""
+    """Return the definition's result: for each image, mix its kernel and convolve."""
     outputs = []
     for image, weights in zip(images, attention, strict=True):
-        kernel = sum(weight * one for weight, one in zip(weights, bank, strict=True))
+        kernel = sum(weight * each for weight, each in zip(weights, bank, strict=True))
         outputs.append(F.conv2d(image[None], kernel, stride=stride, padding=bank.shape[-1] // 2))
     return torch.cat(outputs)
 
@@ -47,7 +47,7 @@ def _with_gradients(output: Tensor, inputs: tuple[Tensor, ...]) -> list[Tensor]:
     return [output, *torch.autograd.grad(output, inputs, weights)]
 
 
-@pytest.mark.parametrize(("side", "stride", "form"), CASES)
+@pytest.mark.parametrize(("side", "stride", "algorithm"), CASES)
 @settings(deadline=None, max_examples=25)
 @given(
     count=st.integers(1, 3),
@@ -55,32 +55,32 @@ def _with_gradients(output: Tensor, inputs: tuple[Tensor, ...]) -> list[Tensor]:
     width=st.integers(1, 11),
     kernels=st.integers(1, 4),
 )
-def test_each_form_gives_the_loops_values_and_gradients(
-    *, side: int, stride: int, form: str, count: int, height: int, width: int, kernels: int
+def test_each_algorithm_gives_the_values_and_gradients_of_the_loop(
+    *, side: int, stride: int, algorithm: str, count: int, height: int, width: int, kernels: int
 ) -> None:
     inputs = _inputs(count, height, width, side, kernels)
     expected = _with_gradients(_loop(*inputs, stride), inputs)
-    found = _with_gradients(dynamic._FORMS[form](*inputs, stride), inputs)
-    for one, other in zip(found, expected, strict=True):
+    ours = _with_gradients(dynamic_conv._ALGORITHMS[algorithm](*inputs, stride), inputs)
+    for one, other in zip(ours, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("form", FORMS[3, 1])
-def test_forms_agree_in_float32_within_its_digits(form: str) -> None:
+@pytest.mark.parametrize("algorithm", ALGORITHMS[3, 1])
+def test_algorithms_agree_within_the_precision_of_float32(algorithm: str) -> None:
     """At the size at which Winograd's is chosen; relative to the largest value."""
-    draw = torch.Generator().manual_seed(0)
-    images = torch.randn(4, 256, 7, 7, generator=draw)
-    attention = torch.softmax(torch.randn(4, 4, generator=draw), dim=1)
-    bank = torch.randn(4, 64, 256, 3, 3, generator=draw) * 0.03
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(4, 256, 7, 7, generator=generator)
+    attention = torch.softmax(torch.randn(4, 4, generator=generator), dim=1)
+    bank = torch.randn(4, 64, 256, 3, 3, generator=generator) * 0.03
     expected = _loop(images.double(), attention.double(), bank.double(), 1)
-    found = dynamic._FORMS[form](images, attention, bank, 1)
-    assert (found - expected).abs().max() < 2e-5 * expected.abs().max()
+    ours = dynamic_conv._ALGORITHMS[algorithm](images, attention, bank, 1)
+    assert (ours - expected).abs().max() < 2e-5 * expected.abs().max()
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_GPU)])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize(("side", "stride"), FORMS)
-def test_mixed_convolution_takes_either_memory_format(
+@pytest.mark.parametrize(("side", "stride"), ALGORITHMS)
+def test_mixed_convolution_accepts_both_memory_formats(
     side: int, stride: int, memory_format: torch.memory_format, device: str
 ) -> None:
     images, attention, bank = (tensor.detach().to(device) for tensor in _inputs(3, 9, 8, side))
@@ -90,7 +90,7 @@ def test_mixed_convolution_takes_either_memory_format(
 
 
 @pytest.mark.parametrize(
-    ("count", "planes", "size", "side", "stride", "form"),
+    ("count", "channels", "size", "side", "stride", "algorithm"),
     [
         (32, 64, 56, 3, 1, "grouped"),
         (32, 256, 14, 3, 1, "grouped"),
@@ -103,31 +103,31 @@ def test_mixed_convolution_takes_either_memory_format(
         (1, 256, 14, 1, 2, "grouped"),
     ],
 )
-def test_the_form_is_a_function_of_the_shapes(
-    *, count: int, planes: int, size: int, side: int, stride: int, form: str
+def test_the_algorithm_is_a_function_of_the_shapes(
+    *, count: int, channels: int, size: int, side: int, stride: int, algorithm: str
 ) -> None:
-    """One image has one kernel: a plain convolution, which every counter of operations knows."""
-    images = torch.empty(count, planes, size, size)
-    bank = torch.empty(4, planes, planes, side, side)
-    assert fastest_form(images, bank, stride) == form
+    """A single image is a plain convolution, which every counter of operations supports."""
+    images = torch.empty(count, channels, size, size)
+    bank = torch.empty(4, channels, channels, side, side)
+    assert fastest_algorithm(images, bank, stride) == algorithm
 
 
-def test_winograds_form_is_for_float32_alone() -> None:
+def test_winograds_algorithm_is_for_float32_only() -> None:
     images, bank = torch.empty(32, 512, 7, 7), torch.empty(4, 512, 512, 3, 3)
-    assert fastest_form(images.double(), bank.double(), 1) == "grouped"
+    assert fastest_algorithm(images.double(), bank.double(), 1) == "grouped"
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert fastest_form(images, bank, 1) == "grouped"
+        assert fastest_algorithm(images, bank, 1) == "grouped"
     with pytest.raises(ValueError, match="stride is 2"):
-        dynamic._winograd(images[:1], torch.ones(1, 4), bank, 2)
+        dynamic_conv._winograd(images[:1], torch.ones(1, 4), bank, 2)
 
 
-@pytest.mark.parametrize("few_taps", [0, 1_000])
+@pytest.mark.parametrize("max_weights", [0, 1_000])
 @pytest.mark.parametrize(("side", "stride"), [(7, 2), (3, 1), (1, 1)])
-def test_a_kernel_an_image_in_one_call(
-    monkeypatch: pytest.MonkeyPatch, side: int, stride: int, few_taps: int
+def test_one_kernel_per_image_in_one_call(
+    monkeypatch: pytest.MonkeyPatch, side: int, stride: int, max_weights: int
 ) -> None:
-    """As groups of one convolution, and as products with the pixels under each place."""
-    monkeypatch.setattr(dynamic, "_FEW_TAPS", few_taps)
+    """As groups of one convolution, and by im2col."""
+    monkeypatch.setattr(dynamic_conv, "_IM2COL_MAX_WEIGHTS", max_weights)
     images, _, _ = _inputs(4, 13, 10, 1)
     kernels = torch.randn(4, 6, 5, side, side, dtype=torch.float64, requires_grad=True)
     rows = [
@@ -135,14 +135,14 @@ def test_a_kernel_an_image_in_one_call(
         for image, kernel in zip(images, kernels, strict=True)
     ]
     expected = _with_gradients(torch.cat(rows), (images, kernels))
-    found = per_image_conv2d(images, kernels, stride=stride)
-    for one, other in zip(_with_gradients(found, (images, kernels)), expected, strict=True):
+    ours = _with_gradients(per_image_conv2d(images, kernels, stride=stride), (images, kernels))
+    for one, other in zip(ours, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["dynamic_resnet18", "dwg_densenet121", "dwg_any"])
-def test_an_image_is_seen_alone_as_in_a_batch(name: str) -> None:
-    """Its kernels are its own: what else is in the batch changes nothing but the last digits."""
+def test_the_output_of_an_image_does_not_depend_on_its_batch(name: str) -> None:
+    """Each image has its own kernels; the rest of the batch changes rounding only."""
     torch.manual_seed(0)
     model = build(name, num_classes=5).eval().double()
     images = torch.randn(3, 3, 64, 64, dtype=torch.float64)
@@ -158,26 +158,26 @@ def _layer(**changes: float) -> DynamicConv:
 
 def test_temperature_falls_linearly_to_1_and_stays() -> None:
     layer = _layer()
-    found = []
+    temperatures = []
     for epoch in (0, 1, 5, 10, 29):
         layer.set_epoch(epoch)
-        found.append(layer.temperature.item())
-    assert found == pytest.approx([30.0, 27.1, 15.5, 1.0, 1.0])
+        temperatures.append(layer.temperature.item())
+    assert temperatures == pytest.approx([30.0, 27.1, 15.5, 1.0, 1.0])
     constant = _layer(epochs=0)
     constant.set_epoch(0)
     assert constant.temperature.item() == 1.0
 
 
-def test_a_high_temperature_mixes_evenly_and_the_weights_carry_it() -> None:
+def test_a_high_temperature_mixes_evenly_and_is_part_of_the_state_dict() -> None:
     """At a high temperature the layer is a convolution with the mean of its kernels."""
     layer, images = _layer(temperature=1e8), torch.randn(3, 8, 6, 6)
     mean = layer.bank.mean(dim=0).view(6, 8, 3, 3)
     torch.testing.assert_close(layer(images), F.conv2d(images, mean, padding=1))
     layer.set_epoch(10)
     assert not torch.allclose(layer(images), F.conv2d(images, mean, padding=1))
-    fresh = _layer(temperature=1e8)
-    fresh.load_state_dict(layer.state_dict())
-    torch.testing.assert_close(fresh(images), layer(images))
+    other = _layer(temperature=1e8)
+    other.load_state_dict(layer.state_dict())
+    torch.testing.assert_close(other(images), layer(images))
 
 
 def test_one_kernel_is_a_static_convolution() -> None:
@@ -186,7 +186,7 @@ def test_one_kernel_is_a_static_convolution() -> None:
     torch.testing.assert_close(layer(images), expected)
 
 
-def test_dynamic_parameters_are_the_sum_of_its_parts() -> None:
+def test_parameters_of_dynamic_resnet18_by_hand() -> None:
     """Banks of the 19 convolutions, K times 11,157,504; attention C (C/r + 1 + K/r) + C/r + K."""
     for kernels, reduction in ((4, 4), (2, 8)):
         inputs = [64] * 6 + [128] * 5 + [256] * 5 + [512] * 3
