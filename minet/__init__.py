@@ -1,1 +1,1 @@
-"""Small image classifiers, compared honestly: data, models, training, scores and costs."""
+"""Small image classifiers, compared honestly: data, models, training, evaluation and costs."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from minet.augment.config import AugmentSettings, CompatSettings, scored_augment
+from minet.augment.config import AugmentSettings, CompatSettings, eval_augment
 from minet.augment.plan import EpochPlan, plan_epoch
 from minet.augment.transforms import InputSpec
 from minet.core.arrays import ceil_div
@@ -76,7 +76,7 @@ def _plan(
 ) -> EpochPlan | None:
     """Plan the augmentation of the test images; None if there is none, as almost always."""
     seed, recipe = (metadata["settings"][name] for name in ("seed", "train"))
-    scored = scored_augment(
+    scored = eval_augment(
         parse(AugmentSettings, recipe["augment"]),
         parse(CompatSettings, recipe["compat"]),
         shuffle=settings.channel_shuffle,
@@ -126,7 +126,7 @@ def _write_mistakes(args: Namespace, predictions: Predictions) -> None:
     with atomic_write(args.mistakes) as partial, partial.open("wb") as file:
         np.savez(
             file,
-            places=predictions.mistakes,
+            indices=predictions.mistakes,
             pictures=predictions.pictures,
             channel_mode=predictions.channel_mode,
         )

@@ -32,7 +32,7 @@ def main() -> None:
     for split, images in index.images.items():
         print(f"{split}: {len(images)} images")
     if skipped:
-        print(f"left out: {len(skipped)} images, named in {args.out / 'skipped.csv'}")
+        print(f"skipped {len(skipped)} images, listed in {args.out / 'skipped.csv'}")
 
 
 def _draw_examples(index: Index, root: Path, path: Path) -> None:

@@ -21,7 +21,7 @@ def main() -> None:
     curves(pd.read_csv(args.history), best_epoch, args.out / "curves.png")
     confusion(predictions, names, args.out / "confusion.png")
     with np.load(args.mistakes) as mistakes:
-        indices, pictures = mistakes["places"], mistakes["pictures"]
+        indices, pictures = mistakes["indices"], mistakes["pictures"]
         channel_mode = str(mistakes["channel_mode"])
     channels = read_json(args.channels)
     channel_bars(channels, len(names), args.out / "channels.png", channel_mode=channel_mode)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from minet.augment.config import mixes, scored_augment
+from minet.augment.config import eval_augment, mixes
 from minet.augment.plan import EpochPlan, plan_epoch
 from minet.augment.transforms import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from minet.core.arrays import ceil_div
@@ -179,9 +179,7 @@ def _context(
 def _val_plan(settings: RunSettings, val: BetonLoader) -> Callable[[int], EpochPlan] | None:
     """Return the plan of the validation images by epoch; None if they are not augmented."""
     recipe = settings.train
-    augment = scored_augment(
-        recipe.augment, recipe.compat, shuffle=recipe.compat.shuffle_validation
-    )
+    augment = eval_augment(recipe.augment, recipe.compat, shuffle=recipe.compat.shuffle_validation)
     if augment is None:
         return None
     seed = torch_seed(settings.seed, RngStream.VALIDATION)

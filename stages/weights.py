@@ -54,7 +54,7 @@ def _download(file: str, url: str, local: Path) -> Path:
             hub.download_url_to_file(url, str(path), progress=False)
         except (OSError, HTTPException) as error:
             raise InputError(
-                f"{url}: cannot be fetched ({error}); fetch it elsewhere and place it as {local}"
+                f"{url}: cannot be fetched ({error}); fetch it elsewhere and save it as {local}"
             ) from error
     return path
 

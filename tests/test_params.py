@@ -11,7 +11,7 @@ import yaml
 from dvc.exceptions import InvalidArgumentError
 from dvc.utils.hydra import apply_overrides
 
-from minet.augment.config import mixes, scored_augment
+from minet.augment.config import eval_augment, mixes
 from minet.core.errors import InputError
 from minet.core.settings import read_settings
 from minet.cost.config import CostRunSettings
@@ -622,7 +622,7 @@ def test_scored_images_are_augmented_only_as_requested(
     changes = {f"train.augment.{name}": value for name, value in ALL_ON.items()}
     train = read_params(write(changes), MODELS).train
     compat = train.compat.model_copy(update={"random_test_crop": cropped})
-    scored = scored_augment(train.augment, compat, shuffle=shuffle)
+    scored = eval_augment(train.augment, compat, shuffle=shuffle)
     if not cropped and not shuffle:
         assert scored is None
         return

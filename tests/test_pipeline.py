@@ -280,7 +280,7 @@ def test_imagenet_weights_that_cannot_be_fetched(project: Project) -> None:
     change = "-S model=resnet18 -S models.resnet18.weights=imagenet"
     nowhere = {"https_proxy": "http://127.0.0.1:9", "TORCH_HOME": str(project.folder / ".torch")}
     output = project.run(f"dvc exp run {change}", code=255, **nowhere)
-    assert "place it as data/weights/resnet18-f37072fd.pth" in output
+    assert "save it as data/weights/resnet18-f37072fd.pth" in output
     project.run(RESTORE)
     assert ran(project.run("dvc repro")) == []
 

@@ -68,7 +68,7 @@ def mixes(augment: AugmentSettings) -> bool:
     return augment.mixup_alpha > 0 or augment.cutmix_alpha > 0
 
 
-def scored_augment(
+def eval_augment(
     augment: AugmentSettings, compat: CompatSettings, *, shuffle: float
 ) -> AugmentSettings | None:
     """Return the augmentation of scored images: None, unless a known bug is replicated.

@@ -4,16 +4,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from minet.core.settings import Pixels, Settings
+from minet.core.settings import Settings, SidePx
 
 
 class BetonSettings(Settings):
     """How an image is resized, cropped and stored in a beton."""
 
-    resize_px: Pixels = Field(
+    resize_px: SidePx = Field(
         description="Length of an image's shorter side after resizing, in pixels.",
     )
-    crop_px: Pixels = Field(
+    crop_px: SidePx = Field(
         description="Side of the stored square center crop, in pixels, at most `resize_px`.",
     )
     storage: Literal["raw", "jpg"] = Field(

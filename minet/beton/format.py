@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minet.core.arrays import ceil_div
+from minet.core.arrays import IndexArray, ceil_div
 from minet.core.errors import InputError
 from minet.core.files import digest
 
@@ -45,8 +45,6 @@ _SAMPLE = np.dtype([("image", _IMAGE), ("label", "<i8")], align=True)
 _ALLOCATION = np.dtype([("sample_id", "<u8"), ("ptr", "<u8"), ("size", "<u8")])
 _SAMPLES_OFFSET = _HEADER.itemsize + 2 * _FIELD.itemsize
 
-Int64Array = NDArray[np.int64]
-
 
 @dataclass(frozen=True)
 class BetonFormat:
@@ -55,9 +53,9 @@ class BetonFormat:
     page_bytes: int
     image_size: int
     mode: int  # JPG or RAW
-    labels: Int64Array  # (N,)
-    offsets: Int64Array  # (N,) first byte of each record
-    sizes: Int64Array  # (N,) bytes of each record
+    labels: IndexArray  # (N,)
+    offsets: IndexArray  # (N,) first byte of each record
+    sizes: IndexArray  # (N,) bytes of each record
 
     def header(self) -> bytes:
         """Return all bytes before the first page: header, fields, samples, zero padding."""
@@ -109,7 +107,7 @@ def next_offset(offset: int, size_bytes: int, page_bytes: int) -> int:
     return offset if size_bytes <= left else offset + left
 
 
-def record_offsets(sizes: Sequence[int], first: int, page_bytes: int) -> Int64Array:
+def record_offsets(sizes: Sequence[int], first: int, page_bytes: int) -> IndexArray:
     """Return the offsets of consecutive records from `first`; no record crosses a page."""
     offsets = np.empty(len(sizes), np.int64)
     end = first

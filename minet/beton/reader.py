@@ -37,6 +37,8 @@ class BetonReader:
         self.sidecar = read_json(path.with_suffix(".json"))
         if not path.is_file():
             raise InputError(f"{path}: no such file; `dvc repro` makes it")
+        if "side_px" in self.sidecar:
+            raise InputError(f"{path}: written by an earlier version of minet; {_ADVICE}")
         self._expect("bytes", path.stat().st_size)
         self.format = read_format(path)
         self._expect("count", len(self.format.labels))

@@ -21,7 +21,6 @@ from minet.beton.format import (
     RAW,
     BetonFormat,
     ContentDigest,
-    Int64Array,
     data_offset,
     next_offset,
     page_bytes_for,
@@ -29,6 +28,7 @@ from minet.beton.format import (
     record_offsets,
 )
 from minet.beton.jpeg import encode_record
+from minet.core.arrays import IndexArray
 from minet.core.errors import InputError
 from minet.core.files import atomic_write, digest
 from minet.core.threads import ordered_map
@@ -134,7 +134,7 @@ class _Writer:
         _write_at(self._file, table, beton.table_offset)  # gaps between records read as zeros
         return beton, content.result(header, table), sums
 
-    def _offsets(self, sizes: Sequence[int]) -> Int64Array:
+    def _offsets(self, sizes: Sequence[int]) -> IndexArray:
         return record_offsets(sizes, self._data_offset, self._page_bytes)
 
     def _start_flush(self, first: int, end: int) -> None:

@@ -36,6 +36,8 @@ def needs_group(group: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         package, _, _ = str(error.name).partition(".")
+        if package in ("minet", "stages"):
+            raise
         raise _not_installed(package, group) from error
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 
 class RngStream(IntEnum):
-    """The purpose of a stream of draws; separate streams keep one use from shifting another."""
+    """The purpose of a stream of draws: one use does not shift the draws of another."""
 
     ORDER = 0
     FLIP = 1

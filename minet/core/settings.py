@@ -16,7 +16,7 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
 Threads = Annotated[int, Field(ge=0, le=1024)]
-Pixels = Annotated[int, Field(ge=8, le=4096)]
+SidePx = Annotated[int, Field(ge=8, le=4096)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
@@ -45,7 +45,7 @@ def parse(kind: type[SettingsType], raw: Any) -> SettingsType:
 
 
 def patch_of(kind: type[Settings]) -> type[Settings]:
-    """Return the model of changes to `kind`: each setting optional, in nested sections too.
+    """Return a class of changes to `kind`, with every field optional, in nested sections too.
 
     Types and ranges are those of `kind`. The validators of its class, which compare settings with
     one another, are left out: a patch has only some of them.
@@ -107,11 +107,11 @@ def _new_location(detail: Mapping[str, Any], kind: type[BaseModel]) -> tuple[Any
     """Return where the setting of an old key is now; None if the problem is another one."""
     if detail["type"] != "extra_forbidden":
         return None
-    *place, key = detail["loc"]
-    section = _section_at(kind, [str(part) for part in place])
+    *section_at, key = detail["loc"]
+    section = _section_at(kind, [str(part) for part in section_at])
     if section is None or not issubclass(section, Settings) or key not in section.RENAMED:
         return None
-    return (*place, section.RENAMED[key])
+    return (*section_at, section.RENAMED[key])
 
 
 def choices(wrong: str, allowed: Collection[str]) -> str:

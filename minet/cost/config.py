@@ -4,13 +4,13 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from minet.core.settings import Pixels, Settings
+from minet.core.settings import Settings, SidePx
 
 
 class CostSettings(Settings):
     """The input whose forward pass is counted: one image."""
 
-    input_px: Pixels = Field(description="Side of the image, in pixels.")
+    input_px: SidePx = Field(description="Side of the image, in pixels.")
 
 
 class CostRunSettings(CostSettings):

@@ -77,7 +77,7 @@ def index_images(settings: DataSettings, workers: int, progress: Progress) -> In
     }
     usable = {split: [image.entry for image in images[split]] for split in SPLITS}
     if problems := label_problems(usable):
-        raise InputError("without the images that cannot be used:", *problems)
+        raise InputError("after skipping unusable images:", *problems)
     names = classes or class_names([entry for split in SPLITS for entry in splits[split]])
     return Index(images, skipped, names)
 
@@ -191,4 +191,4 @@ def _report(images: list[CheckedImage], max_lines: int = 100) -> list[str]:
     totals = ", ".join(
         f"{len(affected)} {problem}" for problem, affected in by_problem.items() if affected
     )
-    return [*lines, f"{totals}; fix them, or leave them out with data.on_bad_image: skip"]
+    return [*lines, f"{totals}; fix them, or skip them with data.on_bad_image: skip"]

@@ -150,5 +150,5 @@ def _row_problems(path: str, label: str) -> list[str]:
     elif ".." in parts:
         problems.append(f"path {path!r} leaves data.root; `..` is not allowed")
     elif "\0" in path:
-        problems.append(f"path {path!r} holds a zero byte")
+        problems.append(f"path {path!r} contains a NUL byte")
     return problems

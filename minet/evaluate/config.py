@@ -31,8 +31,8 @@ class EvaluateSettings(Settings):
         description="Images per batch.",
     )
     threads: Threads = Field(
-        description="CPU threads; 0 leaves the number to torch; another number rounds sums "
-        "differently.",
+        description="CPU threads; 0 leaves the number to torch; the number changes "
+        "floating-point rounding.",
     )
     flip: bool = Field(
         description="Average the probabilities of each image and of its mirror image.",

@@ -58,7 +58,7 @@ def predict(
     """Run a model over a split once; each batch is predicted with every spec of `tested_specs`.
 
     `flip` averages the probabilities of each image and its mirror image; `plan` augments the
-    images (`minet.augment.config.scored_augment`).
+    images (`minet.augment.config.eval_augment`).
     """
     model = model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     specs = tested_specs(spec, missing_channels)

@@ -1,9 +1,9 @@
 """Which images of a global batch each of several processes reads and trains on.
 
-A rank may have no image of a small batch: of the last one of an epoch, or of a micro-batch. Every
-rank must pass through the model all the same, since gradients and batch norms are summed over all
-of them. It then runs one image that does not count: `padded_order` has one to read, `micro_batches`
-marks it, and `minet.train.step` gives it weight 0.
+A rank may have no image of a small batch: of the last one of an epoch, or of a micro-batch. It must
+still run forward and backward, since gradients and batch norms are all-reduced, so it runs one
+zero-weight padding image: `padded_order` has one to read, `micro_batches` marks it, and
+`minet.train.step` gives it weight 0.
 """
 
 from dataclasses import dataclass
@@ -56,7 +56,7 @@ class BatchSharder:
     def padded_order(self, order: IndexArray) -> IndexArray:
         """Return `self.order(order)`, padded so that every rank reads the same number of batches.
 
-        A rank that has no image of the last batch reads one that does not count.
+        A rank that has no image of the last batch reads a padding image.
         """
         tail = len(order) % self.batch_size
         if not tail or self.own(tail):

@@ -20,7 +20,7 @@ def build_by_name(builder: str, *, num_classes: int, arguments: Mapping[str, Any
     `channels` (3 without such an argument), unless one of its layers declares `any_channels`.
     """
     if not builder.startswith(_BUILDERS):
-        raise InputError(f"builder {builder!r} is none of this project's ({_BUILDERS}*)")
+        raise InputError(f"builder {builder!r} is not in minet.models ({_BUILDERS}*)")
     function: Callable[..., nn.Module] = pkgutil.resolve_name(builder)
     model = function(num_classes=num_classes, **arguments)
     if not any(getattr(layer, "any_channels", False) for layer in model.modules()):

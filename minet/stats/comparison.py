@@ -18,7 +18,7 @@ def compare(
     - `only_this`, `only_baseline`: images that one alone predicts correctly, of the first seeds
     - `p`: of McNemar's exact test on these images
     - `ratio`, `ratio_low`, `ratio_high`: accuracy over the baseline's; all None if the baseline has
-      nothing right, the high bound None also if too many bootstrap draws have nothing
+      no correct prediction, the high bound None also if too many bootstrap draws have none
     - `target_ratio`: as given, and `verdict`: whether the ratio reaches it, None without a target
 
     Bounds are 95 % intervals of `paired_bootstrap`. ValueError if the numbers of images differ, or

@@ -67,7 +67,7 @@ def check_shape(name: str, correct: Correct) -> None:
 class BootstrapIntervals:
     """95 % intervals (low, high) of a classifier's accuracy minus, and over, a baseline's.
 
-    The ratio's high is inf if the baseline has nothing right in over 2.5 % of draws.
+    The ratio's high is inf if the baseline has no correct prediction in over 2.5 % of draws.
     """
 
     difference: tuple[float, float]

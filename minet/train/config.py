@@ -11,9 +11,9 @@ from minet.core.settings import (
     AtLeastOne,
     Fraction,
     NotNegative,
-    Pixels,
     Positive,
     Settings,
+    SidePx,
     Threads,
 )
 from minet.loader.config import Cache
@@ -54,7 +54,7 @@ class TrainSettings(Settings):
         "`channels` is how many are left), `sigmoid` = dropped, the others through a sigmoid "
         "(report 003).",
     )
-    input_px: Pixels = Field(
+    input_px: SidePx = Field(
         description="Side of the model's input, in pixels.",
     )
     initial_px: Annotated[int, Field(ge=0)] = Field(
@@ -128,7 +128,7 @@ class TrainSettings(Settings):
     )
     threads: Threads = Field(
         description="CPU threads of each process; 0 is its share of the cores, or "
-        "OMP_NUM_THREADS; another number rounds sums differently.",
+        "OMP_NUM_THREADS; the number changes floating-point rounding.",
     )
     save_every_s: Positive = Field(
         description="Seconds between snapshots for resuming.",

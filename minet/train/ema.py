@@ -41,7 +41,7 @@ class EMA:
 
     @contextmanager
     def swapped(self) -> Iterator[None]:
-        """Give the model the averages as its weights; restore its own at the end."""
+        """Swap in the averaged weights; restore the model's own at the end."""
         live = {name: value.detach().clone() for name, value in self._live.items()}
         _copy(self.averages, self._live)
         try:

@@ -71,9 +71,9 @@ def check_last_batch(context: TrainContext) -> None:
     except ValueError as error:
         raise InputError(
             f"train.batch_size is {recipe.batch_size} and train.accumulation_steps "
-            f"{recipe.accumulation_steps}: the last of {count} images come one at a time, on which "
-            f"{context.settings.model} cannot be trained at {image_size} px ({error}); choose a "
-            "size that leaves none or several"
+            f"{recipe.accumulation_steps}: the last micro-batch of {count} images has one image, "
+            f"on which {context.settings.model} cannot be trained at {image_size} px ({error}); "
+            "choose a batch size that avoids that"
         ) from error
 
 

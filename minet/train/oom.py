@@ -53,6 +53,6 @@ def _advice(recipe: TrainSettings, world_size: int, device_name: str) -> str:
         f"{device_name} does not have enough memory for {tried} "
         f"(train.batch_size is {recipe.batch_size}, "
         f"train.accumulation_steps {recipe.accumulation_steps}); "
-        f"try train.accumulation_steps={steps} (the same batch in smaller parts) or "
+        f"try train.accumulation_steps={steps} (the same batch in smaller micro-batches) or "
         f"train.batch_size={smaller}"
     )

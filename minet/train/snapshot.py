@@ -53,7 +53,7 @@ class SnapshotStore:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep other processes out while the run lasts; InputError names the one that is running.
+        """Hold the run's lock; InputError names the one that is running.
 
         The last save is on the disk when the run ends, however it ends.
         """

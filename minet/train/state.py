@@ -12,7 +12,7 @@ from torch import Tensor
 from minet.core.errors import InputError
 from minet.train.config import RunSettings
 
-CHECK_EVERY_STEPS = 50  # how often a loss that is not finite is looked for, which waits for a GPU
+CHECK_EVERY_STEPS = 50  # steps between checks for a non-finite loss; each syncs a GPU
 _SAVED = ("epoch", "step", "losses", "correct", "seconds", "best_weights", "best_epoch")
 
 
@@ -29,7 +29,7 @@ class EpochRecord:
 
 
 class TrainState:
-    """What a run has done so far; sums of an epoch stay on the device until it ends."""
+    """Counters, history and best weights of a run; an epoch's sums stay on the device."""
 
     def __init__(self, settings: RunSettings, device: torch.device) -> None:
         self._settings = settings

@@ -28,7 +28,7 @@ _MAX_IMAGE_SIZES = 256  # of a run whose images grow: 4096 px in steps of 16
 
 
 class TrainStep:
-    """A model and all that a step changes.
+    """A model with its optimizer and EMA.
 
     The model is put on the device, compiled if the recipe asks for it; its weights are as given.
     """

@@ -18,7 +18,7 @@ from minet.train.config import RunSettings, TrainSettings
 def _check_name(name: str) -> str:
     # part of names of files and of DVC's stages
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise ValueError("must be of small letters, digits and underscores, a letter first")
+        raise ValueError("must be lowercase letters, digits and underscores, a letter first")
     return name
 
 
@@ -112,7 +112,7 @@ class Zoo(Settings):
 
     budget: str = Field(description="The budget, a key of `budgets`.")
     threads: AtLeastOne = Field(
-        description="CPU threads of each row; another number rounds sums differently.",
+        description="CPU threads of each row; the number changes floating-point rounding.",
     )
     seeds: Annotated[list[Seed], Field(min_length=1)] = Field(
         description="Seeds that each row is trained with, all distinct.",

@@ -115,7 +115,7 @@ PROBLEMS = (
     "train: cat/again.jpg (train.txt:8): duplicate: same bytes as cat/train 0.jpg (train.txt:1)",
     "train: cat/leak 1.jpg (train.txt:9): leaked: same bytes as cat/val 0.jpg in val (val.txt:1)",
     "val: cat/leak 2.jpg (val.txt:3): leaked: same bytes as cat/test 0.jpg in test (test.txt:1)",
-    "2 missing, 3 unreadable, 1 duplicate, 2 leaked; fix them, or leave them out with data.on_",
+    "2 missing, 3 unreadable, 1 duplicate, 2 leaked; fix them, or skip them with data.on_",
 )
 
 
@@ -185,7 +185,7 @@ def test_of_an_image_in_all_splits_only_test_keeps_it(data: Path) -> None:
 
 def test_a_class_lost_by_skipping_is_an_error(data: Path) -> None:
     put(data / "cat/train 0.jpg", "damaged")
-    with pytest.raises(InputError, match="^without the images that cannot be used:") as caught:
+    with pytest.raises(InputError, match="^after skipping unusable images:") as caught:
         index_of(data, on_bad_image="skip")
     assert caught.value.problems[1].startswith("train: no image of class 0; labels must be 0 to K")
 
@@ -373,5 +373,5 @@ def test_the_command_writes_tables_counts_and_a_gallery(
     assert read_json(out / "data.json") == index.counts()
     with Image.open(out / "all.png") as picture:
         assert picture.width > 100
-    assert "left out: 8 images" in done.stdout
+    assert "skipped 8 images" in done.stdout
     assert not list(out.rglob("*.partial"))

@@ -99,7 +99,7 @@ def test_any_relative_path_and_label_are_parsed(rows: list[tuple[str, int]]) -> 
         ((r"\\server\a.jpg", "0"), r"2: path .*server.* is absolute"),
         (("../1.jpg", "0"), r"2: path '../1.jpg' leaves data.root; `..` is not allowed"),
         (("a/../../1.jpg", "0"), r"2: path 'a/../../1.jpg' leaves data.root"),
-        (("a\0b.jpg", "0"), r"2: path 'a\\x00b.jpg' holds a zero byte"),
+        (("a\0b.jpg", "0"), r"2: path 'a\\x00b.jpg' contains a NUL byte"),
         (("1.jpg", "-1"), r"2: label '-1' is not a non-negative integer"),
         (("1.jpg", "cat"), r"2: label 'cat' is not a non-negative integer"),
         (("1.jpg", "1.0"), r"2: label '1.0' is not a non-negative integer"),

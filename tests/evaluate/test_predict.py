@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from minet.augment.channels import CHANNEL_SETS
-from minet.augment.config import AugmentSettings, CompatSettings, scored_augment
+from minet.augment.config import AugmentSettings, CompatSettings, eval_augment
 from minet.augment.plan import EpochPlan, plan_epoch
 from minet.augment.transforms import AugmentParams, InputSpec, to_input
 from minet.core.arrays import all_indices
@@ -206,7 +206,7 @@ CROPPED = SANE.model_copy(update={"random_test_crop": True})
 
 
 def planned(compat: CompatSettings, shuffle: float, seed: int = 0) -> EpochPlan:
-    augment = scored_augment(TRAINED, compat, shuffle=shuffle)
+    augment = eval_augment(TRAINED, compat, shuffle=shuffle)
     assert augment is not None
     return plan_epoch(40, 16, augment, seed, 0)
 
@@ -284,4 +284,4 @@ def test_test_images_are_cropped_rotated_and_flipped_only_with_random_test_crop(
     assert set(cropped) <= set(model.images[3])
     assert not set(cropped) & set(plain.images[3])
     assert set(whole) <= set(plain.images[3])
-    assert scored_augment(TRAINED, SANE, shuffle=0.0) is None
+    assert eval_augment(TRAINED, SANE, shuffle=0.0) is None

@@ -246,7 +246,7 @@ def test_without_a_network_the_error_says_where_to_place_the_file(tmp_path: Path
     name = url.rpartition("/")[2]
     output = _stage(tmp_path, {"file": name, "url": url}, code=1)
     assert output.startswith(f"error: {url}: cannot be fetched (")
-    assert f"fetch it elsewhere and place it as {tmp_path}/weights/{name}" in output
+    assert f"fetch it elsewhere and save it as {tmp_path}/weights/{name}" in output
 
 
 def test_a_file_placed_by_hand_needs_no_network(tmp_path: Path) -> None:

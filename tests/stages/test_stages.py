@@ -39,7 +39,7 @@ def test_plots_accept_any_class_names(tmp_path: Path) -> None:
     record = {"accuracy": 0.0, "accuracy_low": 0.0, "accuracy_high": 0.5}
     write_json(tmp_path / "c.json", {"RGB": record})
     pictures = np.zeros((3, 8, 8, 3), np.uint8)
-    np.savez(tmp_path / "m.npz", places=np.arange(3), pictures=pictures, channel_mode="zero")
+    np.savez(tmp_path / "m.npz", indices=np.arange(3), pictures=pictures, channel_mode="zero")
     paths = {"train": "t.json", "history": "h.csv", "predictions": "p.csv", "classes": "k.csv"}
     paths |= {"channels": "c.json", "mistakes": "m.npz", "out": "plots"}
     run_stage("plots", **{name: tmp_path / file for name, file in paths.items()})

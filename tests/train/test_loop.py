@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from minet.augment.channels import input_channels
-from minet.augment.config import AugmentSettings, scored_augment
+from minet.augment.config import AugmentSettings, eval_augment
 from minet.augment.plan import plan_epoch
 from minet.augment.transforms import AugmentParams, InputSpec, to_input
 from minet.core.arrays import IndexArray
@@ -315,7 +315,7 @@ def test_a_model_is_rebuilt_from_its_metadata(tmp_path) -> None:
     with pytest.raises(InputError, match="not the weights"):
         load_model(weights, metadata)
     save_model(weights, metadata, trained.state_dict(), record | {"builder": "os:system"})
-    with pytest.raises(InputError, match="builder 'os:system' is none of this project's"):
+    with pytest.raises(InputError, match="builder 'os:system' is not in minet.models"):
         load_model(weights, metadata)
 
 
@@ -613,7 +613,7 @@ def val_augment_of(raw_params: dict[str, Any], *, cropped: bool, shuffle: float)
     """Return the augmentation of validation images in a run with known bugs of the reports."""
     train = settings(raw_params).train
     bugs = {"random_test_crop": cropped, "shuffle_validation": shuffle}
-    return scored_augment(
+    return eval_augment(
         train.augment, train.compat.model_copy(update=bugs), shuffle=bugs["shuffle_validation"]
     )
 

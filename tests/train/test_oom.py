@@ -89,7 +89,7 @@ def test_a_process_out_of_memory_gets_a_smaller_batch_suggested(
     advice = (
         "this machine does not have enough memory for 256 images of 64 px at once "
         "(train.batch_size is 512, train.accumulation_steps 2); try train.accumulation_steps=4 "
-        "(the same batch in smaller parts) or train.batch_size=256"
+        "(the same batch in smaller micro-batches) or train.batch_size=256"
     )
     assert done.stdout.splitlines() == [cause, advice], done.stderr
 

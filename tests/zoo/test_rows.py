@@ -162,7 +162,7 @@ def test_a_variant_has_its_own_data(raw, params) -> None:
         ("seeds", [], "seeds is []; list should have at least 1 item"),
         ("seeds", 3, "seeds is 3; input should be a valid array"),
         ("threads", 0, "threads is 0; input should be greater than or equal to 1"),
-        ("rows.mine-1", {}, "rows.mine-1 is 'mine-1'; must be of small letters, digits and"),
+        ("rows.mine-1", {}, "rows.mine-1 is 'mine-1'; must be lowercase letters, digits and"),
         ("rows.mine", {"report": "ours"}, "rows.mine.data is missing"),
         ("rows.r003_cool.model", "cooll", "rows.r003_cool.model is 'cooll'; did you mean cool?"),
         ("rows.r003_cool.recipe", "report_3", "rows.r003_cool.recipe is 'report_3'; did you mean"),

@@ -68,7 +68,7 @@ def _exit_code_of_failures(failures: Sequence[ProcessFailure], processes: int) -
     """Raise InputError with the first failure: the launcher then ends all other processes.
 
     A process that was only asked to stop is no failure: if all were, return their exit code. One
-    that has only lost another process cannot name the cause, and counts last.
+    that has only lost another process cannot name the cause; it is chosen only if no other failed.
     """
     culprits = [failure for failure in failures if not _stop_signal(failure.exitcode)]
     if not culprits:

@@ -1,4 +1,4 @@
-"""The processes of one run: their ranks, and what they sum, share and agree on.
+"""The processes of one run: ranks, all_reduce, broadcast, and the consensus on a stop.
 
 torch's launchers (`minet.train.distributed.launcher`, torchrun) start them and set their ranks in
 environment variables. Tensors are summed on the training device; states and requests go through a
