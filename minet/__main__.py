@@ -6,7 +6,7 @@ from pathlib import Path
 
 from minet.beton.verify import verify
 from minet.core.cli import cores, run, workers
-from minet.core.errors import InputError
+from minet.core.errors import InputError, check_installed
 from minet.zoo.run import run_zoo, run_zoo_on_ray
 
 
@@ -39,6 +39,7 @@ def main() -> None:
 
 def _verify(paths: list[Path]) -> None:
     """Print a line for each intact beton; InputError lists the problems of the others."""
+    check_installed("verify", "ffcv")
     problems: list[str] = []
     threads = workers()
     for path in paths:

@@ -12,6 +12,7 @@ import torch
 from pydantic import ValidationError
 
 from minet.augment.channels import input_channels, tested_sets
+from minet.core.errors import InputError, check_installed
 from minet.core.settings import parse
 from minet.cost.config import CostRunSettings
 from minet.data.config import SPLITS
@@ -26,7 +27,7 @@ from minet.models.registry import (
 from minet.nn.config import WeightsSettings
 from minet.nn.weights import SUFFIXES, head_names, read_weights, weight_problems
 from minet.params import DataSection, own_arguments
-from minet.train.config import IMAGENET, RANDOM, RunSettings
+from minet.train.config import IMAGENET, RANDOM, RunSettings, TrainSettings
 from minet.train.schedule import image_size_at
 
 
@@ -77,7 +78,7 @@ def run_problems(run: RunSettings, evaluate: EvaluateSettings, cost: CostRunSett
     if (cost.channels, cost.input_px) not in {shape[1:3] for shape in shapes}:
         shapes.append((1, cost.channels, cost.input_px, cost.input_px))
     problems = [text for shape in shapes for text in input_problems(model, arguments, shape=shape)]
-    return problems + _scoring_problems(run, evaluate)
+    return [*problems, *_scoring_problems(run, evaluate), *_logger_problems(recipe)]
 
 
 def weights_file_problems(
@@ -112,6 +113,16 @@ def _weights_value_problems(name: str, value: Any) -> Iterator[str]:
 
 def _is_file_name(value: str) -> bool:
     return Path(value).name == value and value.endswith(SUFFIXES)
+
+
+def _logger_problems(recipe: TrainSettings) -> Iterator[str]:
+    """Look for the packages of the loggers that are on, without importing them."""
+    for name in ("tensorboard", "dvclive"):
+        if getattr(recipe, name):
+            try:
+                check_installed("loggers", name)
+            except InputError as error:
+                yield from (f"train.{name} is true; {problem}" for problem in error.problems)
 
 
 def _scoring_problems(run: RunSettings, evaluate: EvaluateSettings) -> list[str]:

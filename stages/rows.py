@@ -19,12 +19,13 @@ from minet.models.registry import (
 from minet.nn.config import WeightsSettings
 from minet.params import Params
 from minet.zoo.config import RowSettings, Zoo, ZooSettings
-from minet.zoo.rows import read_zoo, row_settings, variant_settings
+from minet.zoo.rows import check_packages, read_zoo, row_settings, variant_settings
 
 
 def main() -> None:
     """Write a folder of JSON files atomically, or nothing; InputError lists all problems."""
     args = parse_paths(__doc__, "params", "zoo", "out")
+    check_packages()
     zoo, params = read_zoo(args.params, args.zoo, MODELS)
     rows = {
         name: row_settings(name, zoo, params, MODELS[row.model], reinitialized_layers(row.model))
@@ -70,15 +71,11 @@ def _weight_problems(zoo: Zoo) -> Iterator[str]:
 
 def _run_problems(rows: dict[str, RowSettings]) -> Iterator[str]:
     """Yield problems of dry runs of each row's training, evaluation and cost (meta tensors)."""
-    seen: dict[str, list[str]] = {}
     for name, settings in rows.items():
         run = settings.train
-        parts = (run.model_copy(update={"seed": 0}), settings.evaluate, settings.cost)
-        key = repr(parts)
-        if key not in seen:
-            problems = argument_problems(run.model, run.arguments)
-            seen[key] = problems or run_problems(*parts)
-        yield from (f"rows.{name}: {text}" for text in seen[key])
+        problems = argument_problems(run.model, run.arguments)
+        problems = problems or run_problems(run, settings.evaluate, settings.cost)
+        yield from (f"rows.{name}: {text}" for text in problems)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Packages of dependency groups: loaded where they are used, named with their group if missing."""
 
+import importlib
 import re
 import subprocess
 import sys
@@ -7,15 +8,21 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from minet import __main__ as commands
 from minet.beton.verify import verify
 from minet.core.errors import InputError, check_installed, needs_group
+from minet.core.settings import parse
+from minet.dry_run import run_problems
+from minet.params import Params
 from minet.stats.significance import holm, mcnemar_p
 from minet.train.loggers import DVCLiveLogger, TensorBoardLogger
 from minet.zoo.ray_cluster import connected
-from stages import report
+from stages import report, rows
+from stages.resolve import stage_settings
 from tests.helpers.tree import ROOT
 
 
@@ -72,6 +79,47 @@ def test_a_missing_package_is_named_with_its_group(
     with pytest.raises(InputError) as caught:
         use(tmp_path)
     assert caught.value.problems == (message(package, group),)
+
+
+def test_a_missing_package_is_reported_before_a_beton_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hide("ffcv", monkeypatch)
+    monkeypatch.setattr("sys.argv", ["minet", "verify", str(tmp_path / "missing.beton")])
+    with pytest.raises(InputError) as caught:
+        commands.main()
+    assert caught.value.problems == (message("ffcv", "verify"),)
+
+
+@pytest.mark.parametrize("package", ["tensorboard", "dvclive"])
+def test_a_missing_logger_is_reported_before_training(
+    raw_params: dict[str, Any], package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC deletes the outputs of `train` before it runs: `resolve` must find it."""
+    raw_params["model"] = "cnn3"
+    raw_params["train"][package] = True
+    stages = stage_settings(parse(Params, raw_params))
+    assert run_problems(stages.train, stages.evaluate, stages.cost) == []
+    hide(package, monkeypatch)
+    (problem,) = run_problems(stages.train, stages.evaluate, stages.cost)
+    assert problem == f"train.{package} is true; {message(package, 'loggers')}"
+
+
+def test_rows_of_the_zoo_are_refused_before_they_train(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hide("jinja2", monkeypatch)
+    paths = [f"--params={root / 'params.yaml'}", f"--zoo={root / 'zoo/params.yaml'}"]
+    monkeypatch.setattr("sys.argv", ["rows", *paths, f"--out={tmp_path / 'settings'}"])
+    with pytest.raises(InputError) as caught:
+        rows.main()
+    assert caught.value.problems == (message("jinja2", "zoo"),)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_module_of_ours_that_is_missing_is_no_missing_package() -> None:
+    with pytest.raises(ModuleNotFoundError, match="minet.zoo.typo"), needs_group("zoo"):
+        importlib.import_module("minet.zoo.typo")
 
 
 def test_packages_are_looked_for_without_an_import(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,9 @@ Builders are named, not imported, so that a run imports one architecture and dep
 
 import importlib
 import inspect
+import json
 import pkgutil
+from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +72,7 @@ def argument_problems(name: str, arguments: dict[str, Any]) -> list[str]:
         schema.model_validate(arguments)
     except ValidationError as error:
         return setting_problems(error, schema, prefix=("models", name))
-    return _meta_problems(name, arguments, None) if arguments else []
+    return input_problems(name, arguments, shape=None) if arguments else []
 
 
 def pretrained_url(name: str) -> str | None:
@@ -89,21 +91,24 @@ def _module(name: str) -> ModuleType:
 
 
 def input_problems(
-    name: str, arguments: dict[str, Any], *, shape: tuple[int, int, int, int]
+    name: str, arguments: dict[str, Any], *, shape: tuple[int, int, int, int] | None
 ) -> list[str]:
-    """Run a model on torch's meta device on images of a shape (N, C, H, W); return its errors."""
-    return _meta_problems(name, arguments, shape)
+    """Build a model on torch's meta device, without memory; run it on a shape (N, C, H, W), if any.
+
+    Returns the error of either. Rows of the zoo repeat models and shapes; each is tried once.
+    """
+    return list(_meta_errors(name, json.dumps(arguments, sort_keys=True, default=str), shape))
 
 
-def _meta_problems(
-    name: str, arguments: dict[str, Any], shape: tuple[int, int, int, int] | None
-) -> list[str]:
-    """Build on torch's meta device and, given a shape, run; return the error of either."""
+@cache
+def _meta_errors(
+    name: str, arguments_json: str, shape: tuple[int, int, int, int] | None
+) -> tuple[str, ...]:
     import torch
 
     from minet.nn.build import build_by_name
 
-    prefix = f"models.{name}"
+    prefix, arguments = f"models.{name}", json.loads(arguments_json)
     try:
         with torch.device("meta"):
             model = build_by_name(MODELS[name], num_classes=2, arguments=arguments)
@@ -111,5 +116,5 @@ def _meta_problems(
                 prefix += f": does not take batches of {' x '.join(map(str, shape))}"
                 model(torch.empty(shape))
     except (ValueError, TypeError, RuntimeError) as error:
-        return [f"{prefix}: {str(error).partition(chr(10))[0]}"]
-    return []
+        return (f"{prefix}: {str(error).partition(chr(10))[0]}",)
+    return ()

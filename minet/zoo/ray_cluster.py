@@ -77,8 +77,11 @@ def default_remote(root: Path) -> tuple[str, str]:
 @contextmanager
 def connected(address: str) -> Iterator[Any]:
     """Yield Ray, connected to a cluster; InputError if Ray is missing or there is no cluster."""
-    with needs_group("ray"):
-        import ray
+    try:
+        with needs_group("ray"):
+            import ray
+    except ImportError as error:  # installed, but broken
+        raise InputError(f"ray cannot be imported: {error}") from error
     try:
         if match := re.fullmatch(r"(?:ray://)?\[?([^/]+?)\]?:(\d+)", address):
             # Ray itself waits for minutes if nothing listens

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from minet.augment.channels import input_channels
 from minet.beton.config import BetonSettings
-from minet.core.errors import InputError
+from minet.core.errors import InputError, check_installed
 from minet.core.settings import choices, merge, parse, setting_problems
 from minet.cost.config import CostRunSettings
 from minet.evaluate.config import EvaluateSettings
@@ -29,6 +29,11 @@ def read_zoo(params: Path, zoo: Path, known_models: Mapping[str, str]) -> tuple[
     if checked is None or problems:
         raise InputError(*(f"{zoo}: {problem}" for problem in problems))
     return checked, defaults
+
+
+def check_packages() -> None:
+    """Raise InputError if a package of the dependency group `zoo` is missing, before any run."""
+    check_installed("zoo", "altair", "jinja2", "statsmodels", "vl_convert")
 
 
 def check_zoo(
@@ -152,14 +157,24 @@ def _baseline_problems(name: str, row: Row, zoo: Zoo) -> Iterator[str]:
 def _change_problems(zoo: Zoo, params: Params) -> Iterator[str]:
     """Yield problems of changes: unknown settings, values that are not allowed."""
     base = _plain(params.train)
-    for name, changes in zoo.recipes.items():
-        yield from change_problems(f"recipes.{name}", base, changes)
-    for name, budget in zoo.budgets.items():
-        yield from change_problems(f"budgets.{name}.train", base, budget.train)
+    recipes = {
+        name: change_problems(f"recipes.{name}", base, changes)
+        for name, changes in zoo.recipes.items()
+    }
+    budgets = {
+        name: change_problems(f"budgets.{name}.train", base, budget.train)
+        for name, budget in zoo.budgets.items()
+    }
+    for problems in (*recipes.values(), *budgets.values()):
+        yield from problems
     for name, variant in zoo.variants.items():
         beton = merge(_plain(params.beton), variant.beton)
         yield from _problems(BetonSettings, beton, f"variants.{name}.beton")
     for name, row in zoo.rows.items():
+        evaluate = _evaluation(row, zoo, params)
+        yield from _problems(EvaluateSettings, evaluate, f"rows.{name}.evaluate")
+        if recipes[row.recipe] or any(budgets.values()):
+            continue  # reported once, not for every row
         recipe = merge(base, zoo.recipes[row.recipe])
         problems = change_problems(f"rows.{name}.train", recipe, row.train)
         if not problems:
@@ -171,8 +186,6 @@ def _change_problems(zoo: Zoo, params: Params) -> Iterator[str]:
             within = _within_budget(recipe, row, zoo)
             problems = _problems(TrainSettings, within, f"rows.{name} within {zoo.budget}")
         yield from problems
-        evaluate = _evaluation(row, zoo, params)
-        yield from _problems(EvaluateSettings, evaluate, f"rows.{name}.evaluate")
 
 
 def _problems(kind: type[BaseModel], raw: Mapping[str, Any], prefix: str) -> list[str]:

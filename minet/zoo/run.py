@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
-from minet.core.errors import InputError, check_installed
+from minet.core.errors import InputError
 from minet.models.registry import MODELS
 from minet.zoo.ray_cluster import connected, find_origin, run_rows
-from minet.zoo.rows import read_zoo, with_baselines
+from minet.zoo.rows import check_packages, read_zoo, with_baselines
 from minet.zoo.table import MEANING, transposed
 from minet.zoo.targets import (
     INPUTS,
@@ -82,7 +82,7 @@ class _Rows:
     @classmethod
     def selected(cls, only: Collection[str]) -> "_Rows":
         """Check packages and settings now: DVC's messages about settings are less clear."""
-        check_installed("zoo", "altair", "jinja2", "statsmodels", "vl_convert")
+        check_packages()
         zoo, _ = read_zoo(PARAMS, ROWS, MODELS)
         return cls(
             names=with_baselines(zoo, only or zoo.rows),

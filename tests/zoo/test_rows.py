@@ -203,6 +203,13 @@ def test_a_problem_has_its_key_and_what_is_allowed(
     assert any(message in problem for problem in problems), problems
 
 
+def test_a_mistake_in_a_recipe_is_reported_once_not_for_every_row_of_it(raw, params) -> None:
+    raw["recipes"]["report_000"]["lr"] = -1.0
+    _, problems = check_zoo(raw, params, MODELS)
+    (problem,) = problems
+    assert problem.startswith("recipes.report_000.lr is -1.0; input should be")
+
+
 def test_published_costs_of_rows_include_those_of_the_table_of_costs(raw, params) -> None:
     """Each figure that docs/costs.md explains is among the published costs of a row."""
     rows = checked(raw, params).rows.values()

@@ -1,4 +1,4 @@
-"""Write docs/settings.md from the settings classes and YAML: python -m minet.settings_page."""
+"""Write docs/settings.md from the settings classes and YAML: python -m tools.settings_page."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ from minet.zoo.config import Zoo
 PAGE, PARAMS, ZOO = Path("docs/settings.md"), Path("params.yaml"), Path("zoo/params.yaml")
 _PARAMS_TITLE = """# Settings
 
-`python -m minet.settings_page` writes this page from the settings classes (`minet/*/config.py`,
+`python -m tools.settings_page` writes this page from the settings classes (`minet/*/config.py`,
 `minet/params.py`) and the committed values: edit those, not the page.
 
 `dvc exp run -S <key>=<value>` changes a setting of `params.yaml` for one experiment. A list is

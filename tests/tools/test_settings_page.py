@@ -9,7 +9,7 @@ import pytest
 
 from minet.core.settings import Settings, flatten
 from minet.params import read_yaml
-from minet.settings_page import PAGE, page
+from tools.settings_page import PAGE, page
 
 
 def classes(kind: type[Settings] = Settings) -> Iterator[type[Settings]]:
@@ -21,7 +21,7 @@ def classes(kind: type[Settings] = Settings) -> Iterator[type[Settings]]:
 
 
 def test_the_page_is_up_to_date(root: Path) -> None:
-    """Run `python -m minet.settings_page` if it is not."""
+    """Run `python -m tools.settings_page` if it is not."""
     assert (root / PAGE).read_text(encoding="utf-8") == page(root)
 
 

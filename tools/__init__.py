@@ -1,0 +1,1 @@
+"""Set-up scripts, and the generator of docs/settings.md."""
