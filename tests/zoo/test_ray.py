@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from minet.core.errors import InputError
-from minet.zoo import ray_worker as zoo_worker
+from minet.zoo import ray_worker
 from minet.zoo.ray_cluster import _task, connected, find_origin
 from minet.zoo.targets import Target, input_paths
 from tests.helpers.project import Clone, Project, Zoo, ran
@@ -190,9 +190,9 @@ def test_a_row_stops_at_the_step_that_fails_and_leaves_nothing(
     bare: Bare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "temporary").mkdir()
-    monkeypatch.setattr(zoo_worker, "_SHUTDOWN_S", 0.0)
+    monkeypatch.setattr(ray_worker, "_SHUTDOWN_S", 0.0)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
-    code, _, log = zoo_worker.reproduce_row(
+    code, _, log = ray_worker.reproduce_row(
         source=str(bare.folder), commit="0" * 40, remote=("store", str(tmp_path / "store")),
         locks={}, inputs=[], targets=[], workers=1,
     )  # fmt: skip
