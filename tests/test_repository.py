@@ -141,9 +141,7 @@ def zoo_pipeline() -> dict[str, Any]:
 @pytest.mark.parametrize(
     "stage", ["rows", "sample", "index", "beton", "weights", "compare", "report"]
 )
-def test_dependencies_of_a_stage_of_the_zoo_cover_the_code_it_loads(
-    zoo_pipeline, stage: str
-) -> None:
+def test_dependencies_of_a_zoo_stage_cover_the_code_it_loads(zoo_pipeline, stage: str) -> None:
     check_code_deps(stage, zoo_pipeline[stage])
 
 
