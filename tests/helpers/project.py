@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -173,11 +174,11 @@ def ran_in_order(output: str) -> set[str]:
 
 
 class Clone(Project):
-    """Another clone of a project's last commit."""
+    """A clone of the last commit of a project."""
 
     def __init__(self, source: Project, folder: Path) -> None:
         self.folder = folder
-        source.run(f"git clone -q . {folder}")
+        source.run(shlex.join(["git", "clone", "-q", ".", str(folder)]))
 
 
 class Zoo(Project):

@@ -67,7 +67,7 @@ def test_a_row_trained_by_hand_has_the_same_weights(zoo: Zoo) -> None:
     inputs, folder = "zoo/inputs/r003_cool", zoo.folder / "checkpoints/by_hand"
     folder.mkdir()
     names = ("weights", "metadata", "history", "metrics", "speed")
-    paths = " ".join(f"--{name} {folder / name}" for name in names)
+    paths = " ".join(f"--{name} checkpoints/by_hand/{name}" for name in names)
     train = f"python -m stages.train @{inputs}/train.args --settings {inputs}/train-0.json {paths}"
     zoo.run(train, OMP_NUM_THREADS="2")  # two threads would change the weights
     weights = zoo.folder / "checkpoints/zoo/r003_cool-0.safetensors"
