@@ -195,6 +195,8 @@ class Zoo(Project):
     def smaller_zoo(self, raw: dict[str, Any]) -> dict[str, Any]:
         raw = super().smaller_zoo(raw)
         raw["budgets"]["smoke"]["train"] = {"epochs": 1, "batch_size": 8, "input_px": 32}
+        for row in raw["rows"].values():  # costs are counted at the size of the recipe
+            raw["recipes"][row["recipe"]]["input_px"] = 64
         for kind in raw["variants"].values():
             kind["sample"] |= {"train": 10, "val": 5, "test": 10}
             kind["beton"] = {"resize_px": 48, "crop_px": 40}

@@ -94,6 +94,16 @@ def test_a_change_of_a_model_s_code_reruns_its_rows_only(zoo: Zoo) -> None:
     assert {"train@r003_cool-0", "cost@r003_cool"} <= row_stages(logs(zoo)) <= expected
     assert not row_stages(output)
     source.write_text(before)
+    zoo.run("git checkout -q . && dvc checkout -q zoo/dvc.yaml")
+
+
+@pytest.mark.slow
+def test_after_a_change_is_undone_the_results_are_the_committed_ones(zoo: Zoo) -> None:
+    source = zoo.folder / "minet/models/cool.py"
+    before = source.read_text()
+    source.write_text(before + "\n# a comment\n")
+    zoo.run(RUN)
+    source.write_text(before)
     zoo.run(RUN)
     assert zoo.run("git status --porcelain") == ""
 
