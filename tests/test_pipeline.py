@@ -111,12 +111,15 @@ def test_another_model_runs_only_what_depends_on_it_and_the_first_comes_from_the
     ("change", "message"),
     [
         ("model=rrbd", "model is 'rrbd'; did you mean rrdb?"),
-        ("models.cnn3.channels=1 -S model=cnn3", "does not take batches of 2 x 3 x 32 x 32"),
         ("data.root=data/typo", "data.root is 'data/typo'; no such folder"),
         *(
             pytest.param(*case, marks=pytest.mark.slow)
             for case in (
                 ("+models.rrdb.depth=3", "models.rrdb.depth is not a setting; allowed: growth"),
+                (
+                    "models.cnn3.channels=1 -S model=cnn3",
+                    "does not take batches of 2 x 3 x 32 x 32",
+                ),
                 ("train.epochs=-1", "train.epochs is -1; input should be greater than or equal"),
                 ("models.rrdb.growth=wide", "models.rrdb.growth is 'wide'; input should be a val"),
                 ("models.rrdb.growth=0", "models.rrdb: growth is 0; must be at least 1"),
@@ -178,12 +181,13 @@ def test_only_a_changed_split_is_prepared_again(project: Project) -> None:
     assert ran(project.run("dvc repro")) == []
 
 
-def test_the_cache_setting_changes_no_byte(project: Project) -> None:
+@pytest.mark.parametrize("cache", ["stream", pytest.param("resident", marks=pytest.mark.slow)])
+def test_the_cache_setting_changes_no_byte(project: Project, cache: str) -> None:
+    """The default is resident for small data."""
     before = project.digests()
-    for cache in ("stream", "resident"):
-        output = project.run(f"dvc exp run -S data.cache={cache}")
-        assert ran(output) == ["resolve", "train"]  # nothing else depends on the same bytes
-        assert project.digests() == before
+    output = project.run(f"dvc exp run -S data.cache={cache}")
+    assert ran(output) == ["resolve", "train"]  # nothing else depends on the same bytes
+    assert project.digests() == before
     project.run(RESTORE)
 
 
@@ -285,13 +289,8 @@ def test_imagenet_weights_that_cannot_be_fetched(project: Project) -> None:
     assert ran(project.run("dvc repro")) == []
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        name if name == "pool_attention" else pytest.param(name, marks=pytest.mark.slow)
-        for name in MODELS
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
 def test_every_model_runs_by_its_name(project: Project, name: str) -> None:
     """One epoch at 64 px, except a model that takes 224 px only and sets that itself."""
     common = "-S train.epochs=1 -S train.warmup_epochs=0 -S train.input_px=64 -S cost.input_px=224"

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -173,11 +174,11 @@ def ran_in_order(output: str) -> set[str]:
 
 
 class Clone(Project):
-    """Another clone of a project's last commit."""
+    """A clone of the last commit of a project."""
 
     def __init__(self, source: Project, folder: Path) -> None:
         self.folder = folder
-        source.run(f"git clone -q . {folder}")
+        source.run(shlex.join(["git", "clone", "-q", ".", str(folder)]))
 
 
 class Zoo(Project):
@@ -194,6 +195,8 @@ class Zoo(Project):
     def smaller_zoo(self, raw: dict[str, Any]) -> dict[str, Any]:
         raw = super().smaller_zoo(raw)
         raw["budgets"]["smoke"]["train"] = {"epochs": 1, "batch_size": 8, "input_px": 32}
+        for row in raw["rows"].values():  # costs are counted at the size of the recipe
+            raw["recipes"][row["recipe"]]["input_px"] = 64
         for kind in raw["variants"].values():
             kind["sample"] |= {"train": 10, "val": 5, "test": 10}
             kind["beton"] = {"resize_px": 48, "crop_px": 40}

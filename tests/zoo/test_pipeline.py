@@ -67,7 +67,7 @@ def test_a_row_trained_by_hand_has_the_same_weights(zoo: Zoo) -> None:
     inputs, folder = "zoo/inputs/r003_cool", zoo.folder / "checkpoints/by_hand"
     folder.mkdir()
     names = ("weights", "metadata", "history", "metrics", "speed")
-    paths = " ".join(f"--{name} {folder / name}" for name in names)
+    paths = " ".join(f"--{name} checkpoints/by_hand/{name}" for name in names)
     train = f"python -m stages.train @{inputs}/train.args --settings {inputs}/train-0.json {paths}"
     zoo.run(train, OMP_NUM_THREADS="2")  # two threads would change the weights
     weights = zoo.folder / "checkpoints/zoo/r003_cool-0.safetensors"
@@ -93,6 +93,16 @@ def test_a_change_of_a_model_s_code_reruns_its_rows_only(zoo: Zoo) -> None:
     # the weights are the same bytes, so that what depends on them only may come from the cache
     assert {"train@r003_cool-0", "cost@r003_cool"} <= row_stages(logs(zoo)) <= expected
     assert not row_stages(output)
+    source.write_text(before)
+    zoo.run("git checkout -q . && dvc checkout -q zoo/dvc.yaml")
+
+
+@pytest.mark.slow
+def test_after_a_change_is_undone_the_results_are_the_committed_ones(zoo: Zoo) -> None:
+    source = zoo.folder / "minet/models/cool.py"
+    before = source.read_text()
+    source.write_text(before + "\n# a comment\n")
+    zoo.run(RUN)
     source.write_text(before)
     zoo.run(RUN)
     assert zoo.run("git status --porcelain") == ""

@@ -1,4 +1,4 @@
-"""The zoo on several machines: clones and a remote, with Ray and without; nodes that die."""
+"""The zoo on several machines: clones with a remote, with and without Ray; nodes that die."""
 
 import os
 import re
@@ -32,12 +32,13 @@ LONGEST_S = 400
 
 
 def trained(output: str) -> list[str]:
+    """Return the training stages that DVC ran, according to its output."""
     return [stage for stage in ran(output) if stage.startswith("train@")]
 
 
 @pytest.fixture(scope="module")
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
-    """Give a zoo of two rows, with a DVC remote beside it: it is committed and has not run."""
+    """Return a zoo of two rows with a DVC remote beside it, committed and not run yet."""
     made = Zoo(tmp_path_factory.mktemp("zoo") / "minet", ROWS)
     made.run("dvc remote add -q -d store ../store && git commit -q -a -m remote")
     return made
@@ -45,7 +46,7 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
 
 @pytest.fixture(scope="module")
 def first(zoo: Zoo) -> Clone:
-    """Give a clone that has reproduced one row and pushed it."""
+    """Return a clone that has reproduced one row and pushed it."""
     made = Clone(zoo, zoo.folder.parent / "first")
     row = "zoo/dvc.yaml:evaluate@r003_slice_r-0 zoo/dvc.yaml:cost@r003_slice_r"
     assert trained(made.run(f"dvc repro {row}")) == ["train@r003_slice_r-0"]
@@ -55,24 +56,24 @@ def first(zoo: Zoo) -> Clone:
 
 @pytest.fixture(scope="module")
 def second(zoo: Zoo, first: Clone) -> Clone:
-    """Give another clone of the same commit that finishes; its words are in `said`."""
+    """Return another clone of the same commit that has run the rest; its `output` is a file."""
     made = Clone(zoo, zoo.folder.parent / "second")
-    (made.folder / "said").write_text(made.run("dvc repro --pull zoo/dvc.yaml"))
+    (made.folder / "output").write_text(made.run("dvc repro --pull zoo/dvc.yaml"))
     return made
 
 
 @pytest.mark.slow
-def test_what_another_clone_has_pushed_is_not_done_again(first: Clone, second: Clone) -> None:
-    """What docs/zoo.md says of several machines without Ray."""
-    said = (second.folder / "said").read_text()
-    assert trained(said) == ["train@r003_cnn3-0"]
-    assert "Stage 'zoo/dvc.yaml:train@r003_slice_r-0' is cached" in said
-    assert not {"sample", "beton@train", "beton@val", "beton@test"} & set(ran(said))
+def test_what_another_clone_has_pushed_does_not_run_again(first: Clone, second: Clone) -> None:
+    """As docs/zoo.md describes for several machines without Ray."""
+    output = (second.folder / "output").read_text()
+    assert trained(output) == ["train@r003_cnn3-0"]
+    assert "Stage 'zoo/dvc.yaml:train@r003_slice_r-0' is cached" in output
+    assert not {"sample", "beton@train", "beton@val", "beton@test"} & set(ran(output))
     weights = "checkpoints/zoo/r003_slice_r-0.safetensors"
     assert (first.folder / weights).read_bytes() == (second.folder / weights).read_bytes()
 
 
-def test_what_a_row_reads_is_named_once(tmp_path: Path) -> None:
+def test_input_paths_of_a_row_are_listed_once(tmp_path: Path) -> None:
     folder = tmp_path / "r_one"
     folder.mkdir()
     (folder / "train.args").write_text("--train=data/a.beton\n--classes=data/classes.csv\n")
@@ -87,7 +88,7 @@ def test_what_a_row_reads_is_named_once(tmp_path: Path) -> None:
 
 
 class Bare(Project):
-    """A repository of git and DVC with settings and nothing else."""
+    """A git and DVC repository with settings and nothing else."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -104,7 +105,7 @@ def bare(tmp_path: Path) -> Bare:
     return Bare(tmp_path / "bare")
 
 
-def test_what_nodes_cannot_have_is_refused(bare: Bare) -> None:
+def test_a_tree_that_nodes_cannot_clone_is_rejected(bare: Bare) -> None:
     with pytest.raises(InputError, match="no default DVC remote"):
         find_origin(bare.folder, None)
     bare.run("dvc config core.remote lost && git commit -q -a -m lost")
@@ -114,9 +115,9 @@ def test_what_nodes_cannot_have_is_refused(bare: Bare) -> None:
     with pytest.raises(InputError, match="shares no run cache over http"):
         find_origin(bare.folder, None)
     (bare.folder / "params.yaml").write_text("a: 2\n")
-    with pytest.raises(InputError, match="nodes clone the last commit") as refused:
+    with pytest.raises(InputError, match="nodes clone the last commit") as caught:
         find_origin(bare.folder, None)
-    assert "M params.yaml" in refused.value.problems
+    assert "M params.yaml" in caught.value.problems
 
 
 def test_locks_and_tables_need_not_be_committed(bare: Bare) -> None:
@@ -127,12 +128,12 @@ def test_locks_and_tables_need_not_be_committed(bare: Bare) -> None:
     find_origin(bare.folder, None)
 
 
-def test_nodes_clone_origin_only_where_it_has_the_commit(bare: Bare, tmp_path: Path) -> None:
+def test_nodes_clone_origin_only_if_it_has_the_commit(bare: Bare, tmp_path: Path) -> None:
     bare.run("dvc remote add -q -d store ../store && git commit -q -a -m remote")
-    here = find_origin(bare.folder, None)
-    assert here.source == str(bare.folder)
-    assert here.remote == ("store", str(tmp_path / "store"))
-    assert here.commit == bare.run("git rev-parse HEAD").strip()
+    origin = find_origin(bare.folder, None)
+    assert origin.source == str(bare.folder)
+    assert origin.remote == ("store", str(tmp_path / "store"))
+    assert origin.commit == bare.run("git rev-parse HEAD").strip()
     bare.run("git init -q --bare ../origin && git remote add origin ../origin")
     bare.run("git push -q origin main")
     assert find_origin(bare.folder, None).source == str(tmp_path / "origin")
@@ -141,7 +142,7 @@ def test_nodes_clone_origin_only_where_it_has_the_commit(bare: Bare, tmp_path: P
     assert find_origin(bare.folder, None).source == str(bare.folder)
 
 
-def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ray_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match="make setup GROUPS=ray"), connected("auto"):
         pass
@@ -155,34 +156,34 @@ def test_no_cluster_at_the_address(address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sizes", "asked"),
+    ("sizes", "message"),
     [
         ([{"CPU": 2.0}, {"CPU": 2.0}], "3 cores, which no node has; the largest has 2"),
         ([{"CPU": 8.0}, {"CPU": 2.0, "GPU": 1.0}], "3 cores and a GPU"),
         ([], "3 cores, which no node has; the largest has 0"),
     ],
 )
-def test_a_row_that_fits_no_node_is_refused_and_does_not_wait(
-    sizes: list[dict[str, float]], asked: str
+def test_a_row_that_fits_no_node_is_rejected_at_once(
+    sizes: list[dict[str, float]], message: str
 ) -> None:
     ray = SimpleNamespace(nodes=lambda: [{"Alive": True, "Resources": size} for size in sizes])
-    with pytest.raises(InputError, match=asked):
+    with pytest.raises(InputError, match=message):
         _task(ray, 3)
 
 
-def test_a_step_ends_with_the_process_that_asked_for_it(tmp_path: Path) -> None:
-    """As a node's task does that is killed: its row must not train on."""
+def test_a_step_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+    """A row must not go on training when its task is killed."""
     text = (
         "import sys, pathlib; from minet.zoo.ray_worker import _group, _run\n"
         "folder = pathlib.Path(sys.argv[1])\n"
         "step = ['sh', '-c', 'sleep 100 & echo $! > pid; wait']\n"
         "with _group() as group: _run(step, folder, 1, folder / 'log', group)"
     )
-    asking = subprocess.Popen([sys.executable, "-c", text, str(tmp_path)])
+    parent = subprocess.Popen([sys.executable, "-c", text, str(tmp_path)])
     until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text() != "")
     step = psutil.Process(int((tmp_path / "pid").read_text()))
-    asking.kill()
-    asking.wait()
+    parent.kill()
+    parent.wait()
     step.wait(timeout=20)
 
 
@@ -201,17 +202,17 @@ def test_a_row_stops_at_the_step_that_fails_and_leaves_nothing(
     assert not list((tmp_path / "temporary").iterdir())
 
 
-def until(reached: Callable[[], Any], driver: "Driver | None" = None) -> None:
-    """Wait for something to become true, while a driver is at work."""
+def until(condition: Callable[[], Any], driver: "Driver | None" = None) -> None:
+    """Wait until a condition is true, while the driver runs."""
     deadline = time.monotonic() + LONGEST_S
-    while not reached():
-        assert driver is None or driver.process.poll() is None, driver.said()
+    while not condition():
+        assert driver is None or driver.process.poll() is None, driver.output()
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
 class Driver:
-    """`python -m minet zoo --ray` at work."""
+    """A process of `python -m minet zoo --ray`."""
 
     def __init__(self, project: Project, address: str) -> None:
         self.log = project.folder.parent / f"{project.folder.name}.log"
@@ -222,23 +223,23 @@ class Driver:
                 env=project.environment(),
             )  # fmt: skip
 
-    def said(self) -> str:
+    def output(self) -> str:
         return self.log.read_text()
 
-    def end(self) -> int:
+    def wait(self) -> int:
         return self.process.wait(timeout=LONGEST_S)
 
 
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Give a Ray cluster of two nodes, each with room for one row; rows' clones in `tmp_path`."""
+    """Return a Ray cluster of two nodes, each for one row at a time; they clone to `tmp_path`."""
     from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("RAY_TMPDIR", tempfile.gettempdir())  # paths of its sockets must be short
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("RAY_INCLUDE_DASHBOARD", "0")
-    # nodes are started as by a script in the background, the driver by somebody who has a Ctrl-C
+    # nodes ignore Ctrl-C as if started by a script in the background; the driver does not
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     made.add_node(num_cpus=1)
@@ -250,22 +251,22 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 @pytest.fixture
 def fresh(zoo: Zoo, tmp_path: Path) -> Clone:
-    """Give a clone with an empty remote: nothing of it has been made anywhere."""
+    """Return a clone with an empty remote: no stage has run anywhere."""
     made = Clone(zoo, tmp_path / "driver")
     made.run("dvc remote modify --local store url ../store")
     return made
 
 
-def at_work(node: Any) -> list[psutil.Process]:
-    """Processes of a node, its own first."""
+def processes_of(node: Any) -> list[psutil.Process]:
+    """Return the processes of a node, its own first."""
     raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
     return [raylet, *raylet.children(recursive=True)]
 
 
 def training(node: Any) -> list[psutil.Process]:
-    """Processes of a node that train a row."""
+    """Return the processes of a node that train a row."""
     found = []
-    for process in at_work(node):
+    for process in processes_of(node):
         try:
             words = process.cmdline()
         except psutil.NoSuchProcess:
@@ -287,56 +288,56 @@ RAY_TEST = [
 
 
 class TestRay:
-    """On two nodes of this machine, with a folder as the remote."""
+    """Two nodes on this machine, with a folder as the remote."""
 
     pytestmark = RAY_TEST
 
-    def test_rows_are_tasks_and_one_that_fails_leaves_the_others(
+    def test_rows_are_tasks_and_a_failing_one_does_not_stop_the_others(
         self, cluster: Any, fresh: Clone, second: Clone
     ) -> None:
-        """A failing row is named and its log kept; mended, the end is as without Ray."""
+        """A failing row is reported with its log; once fixed, the results are as without Ray."""
         committed = (fresh.folder / "zoo/params.yaml").read_text()
         settings = fresh.params("zoo/params.yaml")
         settings["rows"]["r003_cnn3"]["train"] = {"lr": 1e30}
         fresh.write_params(settings, "zoo/params.yaml")
         fresh.run("git -c user.name=t -c user.email=t@localhost commit -q -a -m wild")
         driver = Driver(fresh, cluster.address)
-        assert driver.end() == 1
-        said = driver.said()
-        assert "r003_cnn3-0: failed, see zoo/logs/r003_cnn3-0.log in" in said
-        assert re.search(r"^r003_slice_r-0: done in \d+ s \(\d of 2\)$", said, re.MULTILINE)
-        assert "error: r003_cnn3-0: see zoo/logs/r003_cnn3-0.log" in said
-        assert "Traceback" not in said
+        assert driver.wait() == 1
+        output = driver.output()
+        assert "r003_cnn3-0: failed, see zoo/logs/r003_cnn3-0.log in" in output
+        assert re.search(r"^r003_slice_r-0: done in \d+ s \(\d of 2\)$", output, re.MULTILINE)
+        assert "error: r003_cnn3-0: see zoo/logs/r003_cnn3-0.log" in output
+        assert "Traceback" not in output
         log = (fresh.folder / "zoo/logs/r003_cnn3-0.log").read_text()
         assert trained(log) == ["train@r003_cnn3-0"]
 
         (fresh.folder / "zoo/params.yaml").write_text(committed)
-        fresh.run("git -c user.name=t -c user.email=t@localhost commit -q -a -m mended")
+        fresh.run("git -c user.name=t -c user.email=t@localhost commit -q -a -m fixed")
         driver = Driver(fresh, cluster.address)
-        assert driver.end() == 0, driver.said()
-        assert trained(driver.said()) == []
+        assert driver.wait() == 0, driver.output()
+        assert trained(driver.output()) == []
         log = (fresh.folder / "zoo/logs/r003_slice_r-0.log").read_text()
-        assert trained(log) == [], "pushed by the run before"
+        assert trained(log) == [], "the run before pushed it"
         assert tables(fresh) == tables(second)
         assert ran(fresh.run("python -m minet zoo --jobs 2")) == []
 
-    def test_a_node_that_dies_costs_its_row_s_time(
+    def test_the_row_of_a_dead_node_runs_again_on_another(
         self, cluster: Any, fresh: Clone, second: Clone, tmp_path: Path
     ) -> None:
-        """Called off by Ctrl-C, it leaves nothing; then all of a node is killed as a row trains.
+        """Cancelled by Ctrl-C, it leaves nothing; then a node is killed while a row trains.
 
-        The driver trains nothing, and the end is as without Ray.
+        The driver itself trains nothing, and the results are as without Ray.
         """
         nodes = [cluster.head_node, *cluster.worker_nodes]
         driver = Driver(fresh, cluster.address)
         until(lambda: any(training(node) for node in nodes), driver)
         assert list(tmp_path.glob("minet-row-*"))
-        working = [process for node in nodes for process in training(node)]
+        trainers = [process for node in nodes for process in training(node)]
         os.kill(driver.process.pid, signal.SIGINT)
-        assert driver.end() == 130, driver.said()
-        assert "Traceback" not in driver.said()
-        assert driver.said().endswith("stopped; `make zoo` resumes\n")
-        psutil.wait_procs(working, timeout=20)
+        assert driver.wait() == 130, driver.output()
+        assert "Traceback" not in driver.output()
+        assert driver.output().endswith("stopped; `make zoo` resumes\n")
+        psutil.wait_procs(trainers, timeout=20)
         assert not [process for node in nodes for process in training(node)]
         assert not list(tmp_path.glob("minet-row-*"))
 
@@ -344,20 +345,20 @@ class TestRay:
         driver = Driver(fresh, cluster.address)
         until(lambda: training(other), driver)
         (dying,) = training(other)
-        machine = at_work(other)
-        dying.kill()  # as a machine that is shut down: the row's processes end first, then Ray's
+        machine = processes_of(other)
+        dying.kill()  # as in a shutdown: the processes of the row end first, then those of Ray
         time.sleep(1)
         for process in machine:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         dying.wait(timeout=20)
         cluster.remove_node(other, allow_graceful=False)
-        assert driver.end() == 0, driver.said()
-        said = driver.said()
+        assert driver.wait() == 0, driver.output()
+        output = driver.output()
         for row in ROWS:
-            assert re.search(rf"^{row}-0: done in \d+ s", said, re.MULTILINE), said
+            assert re.search(rf"^{row}-0: done in \d+ s", output, re.MULTILINE), output
             log = (fresh.folder / f"zoo/logs/{row}-0.log").read_text()
             assert trained(log) == [f"train@{row}-0"]
-        assert trained(said) == []
+        assert trained(output) == []
         assert tables(fresh) == tables(second)
         assert ran(fresh.run("python -m minet zoo --jobs 2")) == []
