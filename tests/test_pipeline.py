@@ -78,7 +78,7 @@ def test_a_second_run_does_nothing_in_less_than_3_seconds(project: Project) -> N
     """With all rows of the zoo, which DVC reads too; repeated while other tests use the cores."""
     shutil.copy(ROOT / "zoo/params.yaml", project.folder / "zoo/params.yaml")
     seconds: list[float] = []
-    while not seconds or (min(seconds) >= 3 and len(seconds) < 10):
+    while len(seconds) < 2 or (min(seconds) >= 3 and len(seconds) < 5):
         started = time.monotonic()
         output = project.run("dvc repro")
         seconds.append(time.monotonic() - started)
@@ -251,19 +251,20 @@ def test_training_starts_from_a_file_of_weights(project: Project) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("mine.safetensors", "is 'mine.safetensors'; 0.0.weight is (64, 3, 7, 7) in th"),
+        (
+            "mine.safetensors",
+            "models.cnn3.weights is 'mine.safetensors'; 0.0.weight is (64, 3, 7, 7) in th",
+        ),
         ("none.pt", "no such file in data/weights; found: mine.safetensors"),
-        ("imagenet", "is 'imagenet'; allowed: random or a file in data/w"),
+        ("imagenet", "models.cnn3.weights is 'imagenet'; allowed: random or a file in data/w"),
     ],
 )
 def test_weights_that_do_not_fit_the_model_are_reported_before_training(
     project: Project, tmp_path: Path, value: str, message: str
 ) -> None:
     """The file has the weights of another model; what DVC does then, other tests show."""
-    weights = project.folder / "checkpoints/model.safetensors"
-    before = digest(weights)
     mine = project.folder / "data/weights/mine.safetensors"
-    shutil.copy(weights, mine)
+    shutil.copy(project.folder / "checkpoints/model.safetensors", mine)
     settings = project.params()
     settings["model"] = "cnn3"
     settings["models"]["cnn3"]["weights"] = value
@@ -276,7 +277,6 @@ def test_weights_that_do_not_fit_the_model_are_reported_before_training(
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
-    assert digest(weights) == before
 
 
 @pytest.mark.slow
