@@ -48,7 +48,7 @@ class Tally:
 def chaos(folder: Path, kills: int, seed: int, **changes: Any) -> Tally:
     """Kill runs `kills` times in all; each is started again until it ends, then compared."""
     make_data(folder)
-    settings = run_settings("cool", **HARD, **changes)
+    settings = run_settings("cool", **HARD | changes)
     undisturbed = TinyRun(folder, folder / "undisturbed", settings)
     started = time.monotonic()
     undisturbed.finish()

@@ -9,9 +9,11 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psutil
+
+from tests.helpers.tree import ROOT
 
 VARIABLE = "PYTEST_REAPER"
 
@@ -21,8 +23,8 @@ def reaping() -> Iterator[None]:
     """Start the reaper of all processes that this one starts from now on."""
     mark = uuid.uuid4().hex
     command = [sys.executable, "-m", "tests.helpers.reaper", mark]
-    # a signal to the group of pytest must not reach the reaper
-    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True):
+    # a signal to the process group of pytest must not reach the reaper
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, start_new_session=True):
         os.environ[VARIABLE] = mark
         yield
 
@@ -44,7 +46,8 @@ def main() -> None:
     sys.stdin.read()
     while processes := marked(sys.argv[1]):
         for process in processes:
-            process.kill()
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         psutil.wait_procs(processes, timeout=1)
 
 

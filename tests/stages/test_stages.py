@@ -15,6 +15,7 @@ import pytest
 from minet.core.files import read_csv, read_json, write_csv, write_json
 from minet.cost.counter import count_costs
 from minet.models.registry import build
+from tests.helpers.fork_server import ForkServer
 from tests.helpers.stage import call_stage
 from tests.helpers.tiny_run import COUNTS, TinyRun, make_data, run_settings
 
@@ -76,7 +77,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained(data: Path, tmp_path_factory: pytest.TempPathFactory):
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory, forked: ForkServer):
     """Return a function that trains a model of RUNS for two epochs, each once."""
     runs: dict[str, TinyRun] = {}
 
@@ -85,7 +86,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory):
             model, changes = RUNS[name]
             settings = run_settings(model, **{"epochs": 2, "lr": 0.01} | changes)
             runs[name] = TinyRun(data, tmp_path_factory.mktemp(name), settings)
-            runs[name].finish()
+            forked.finish(runs[name])
         return runs[name]
 
     return train
@@ -214,7 +215,7 @@ def test_the_metadata_has_the_input_of_the_model(trained) -> None:
 
 
 def test_a_stopped_run_with_augmented_validation_resumes_with_the_same_bytes(
-    data: Path, tmp_path: Path
+    data: Path, tmp_path: Path, forked: ForkServer
 ) -> None:
     """Weights, metadata, metrics and history; channels and crops are drawn again each epoch."""
     changes: dict[str, Any] = {"epochs": 12, "save_every_s": 0.05, "compat": KNOWN_BUGS}
@@ -223,7 +224,7 @@ def test_a_stopped_run_with_augmented_validation_resumes_with_the_same_bytes(
     uninterrupted, stopped = (
         TinyRun(data, tmp_path / name, run_settings("cnn3", **changes)) for name in "ab"
     )
-    uninterrupted.finish()
+    forked.finish(uninterrupted)
     with stopped.running() as process:
         deadline = time.monotonic() + 60
         while not (stopped.out / "history.csv").exists():

@@ -1,6 +1,7 @@
 """Several processes train as one; they stop together, and resume with another number."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from safetensors.torch import load_file
 from minet.models.registry import build
 from minet.train.distributed.process_group import ProcessGroup, StepRequest, StopConsensus
 from minet.train.distributed.sync_batch_norm import SyncBatchNorm, convert_sync_batchnorm
+from tests.helpers.fork_server import ForkServer
 from tests.helpers.tiny_run import ROOT, TinyRun, make_data, run_settings
 
 # short steps: long ones double the rounding of sums every few steps, and Adam divides by it
@@ -86,14 +88,15 @@ TWO_CHANNELS = {
     ],
 )
 def test_two_and_three_processes_train_as_one(
-    tiny: Callable[..., TinyRun], model: str, changes: dict[str, Any]
+    tiny: Callable[..., TinyRun], forked: ForkServer, model: str, changes: dict[str, Any]
 ) -> None:
+    """Ranks as torchrun starts them; `minet.train.distributed.launcher` starts those below."""
     alone = tiny("1", model, **changes)
-    output = alone.finish()
+    output = forked.finish(alone)
     assert "1 process of 1 thread," in output
     for processes in (2, 3):
         shared = tiny(str(processes), model, processes=processes, **changes)
-        output = shared.finish()
+        output = forked.finish(shared, processes=processes)
         assert f"{processes} processes of" in output
         assert output.count("epoch 0 (1 of 3)") == 1, "more than one process prints"
         assert_close(shared, alone)
@@ -148,24 +151,43 @@ def test_a_killed_rank_ends_the_run_with_its_rank_and_fewer_can_resume_it(
     assert "resumed at epoch" in output
 
 
-@pytest.mark.parametrize("others", [1, 2])
-def test_a_run_stopped_with_three_processes_resumes_with_fewer_as_if_it_had_been_one(
-    tiny: Callable[..., TinyRun], others: int
-) -> None:
-    changes = {"epochs": 30, "save_every_s": 1000.0}
-    run = tiny("r", processes=3, **changes)
+UNSAVED = {"epochs": 30, "save_every_s": 1000.0}
+
+
+@pytest.fixture(scope="module")
+def stopped(data: Path, tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
+    """Return a run with three processes that SIGTERM has stopped."""
+    settings = run_settings("cnn3", **SGD | UNSAVED, processes=3)
+    run = TinyRun(data, tmp_path_factory.mktemp("stopped") / "r", settings)
     with run.running() as process:
         wait_until((run.out / "history.csv").exists)
         process.send_signal(signal.SIGTERM)
         output, _ = process.communicate(timeout=90)
     assert process.returncode == 75, output
     assert output.count("stopped by SIGTERM and saved; `dvc repro` resumes from there") == 1
-    run.settings["train"]["processes"] = others
+    return run
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    data: Path, tmp_path_factory: pytest.TempPathFactory, forked: ForkServer
+) -> TinyRun:
+    """Return the same run with one process, which nothing has stopped."""
+    settings = run_settings("cnn3", **SGD | UNSAVED)
+    run = TinyRun(data, tmp_path_factory.mktemp("undisturbed") / "r", settings)
+    forked.finish(run)
+    return run
+
+
+@pytest.mark.parametrize("others", [1, 2])
+def test_a_run_stopped_with_three_processes_resumes_with_fewer_as_if_it_had_been_one(
+    tiny: Callable[..., TinyRun], stopped: TinyRun, undisturbed: TinyRun, others: int
+) -> None:
+    run = tiny("r", processes=others, **UNSAVED)
+    shutil.copytree(stopped.out, run.out)
     output = run.finish()
     assert "resumed at epoch" in output
-    alone = tiny("alone", **changes)
-    alone.finish()
-    assert_close(run, alone, 1e-4)
+    assert_close(run, undisturbed, 1e-4)
 
 
 def test_an_error_of_all_ranks_is_reported_once(tiny: Callable[..., TinyRun]) -> None:
@@ -193,10 +215,12 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def test_two_machines_train_as_one_process(tiny: Callable[..., TinyRun]) -> None:
+def test_two_machines_train_as_one_process(
+    tiny: Callable[..., TinyRun], forked: ForkServer
+) -> None:
     """Two of torch's own launchers with a common endpoint, as on two machines."""
     alone, shared = tiny("1"), tiny("2")
-    alone.finish()
+    forked.finish(alone)
     torchrun = (
         *(sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"),
         *("--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{free_port()}", "--rdzv-id=tiny"),
