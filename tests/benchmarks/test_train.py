@@ -60,26 +60,20 @@ def run_quick(out, *flags: str) -> dict:
     return read_json(path)
 
 
+PARTS = ("stall", "mfu", "trace")
+
+
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory) -> dict:
-    """Return the record of the default parts."""
-    return run_quick(tmp_path_factory.mktemp("quick"))
+    """Return the record of the default parts, except for the loops, which take longest."""
+    return run_quick(tmp_path_factory.mktemp("quick"), "--parts", *PARTS)
 
 
 needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="expects the record of a CPU")
 
 
 @needs_no_gpu
-def test_quick_run_measures_every_part(quick) -> None:
-    loops = quick["loops"]["rrdb, batch 4"]["competitors"]
-    assert list(loops) == [name for name, one in COMPETITORS.items() if not one.gpu_only]
-    for name, loop in loops.items():
-        if name in PEERS and importlib.util.find_spec(PEERS[name]) is None:
-            assert loop["failed"] == f"ModuleNotFoundError: No module named '{PEERS[name]}'"
-            continue
-        assert len(loop["images_per_s"]) == 2, name
-        assert min(loop["images_per_s"]) > 0, name
-        assert loop["loss_last"] < loop["loss_first"], name
+def test_quick_run_measures_the_parts(quick) -> None:
     stall = quick["stall"]["rrdb"]
     assert {name: len(rates) for name, rates in stall["images_per_s"].items()} == {
         "memory": 2,
@@ -95,13 +89,33 @@ def test_quick_run_measures_every_part(quick) -> None:
     assert quick["settings"]["quick"]
 
 
-@needs_no_gpu
-def test_tables_of_a_quick_run_have_consistent_columns(quick) -> None:
-    texts = tables("train-cpu", quick)
-    assert list(texts) == [f"train-cpu {part}" for part in ("loops", "stall", "mfu", "trace")]
+def assert_tables(record: dict, *parts: str) -> None:
+    texts = tables("train-cpu", record)
+    assert list(texts) == [f"train-cpu {part}" for part in parts]
     for text in texts.values():
         columns = {line.count("|") for line in text.splitlines() if line.startswith("|")}
         assert len(columns) == 1
+
+
+@needs_no_gpu
+def test_tables_of_a_quick_run_have_consistent_columns(quick) -> None:
+    assert_tables(quick, *PARTS)
+
+
+@pytest.mark.slow
+@needs_no_gpu
+def test_quick_run_of_the_default_parts_measures_every_loop(tmp_path) -> None:
+    record = run_quick(tmp_path)
+    assert_tables(record, "loops", *PARTS)
+    loops = record["loops"]["rrdb, batch 4"]["competitors"]
+    assert list(loops) == [name for name, one in COMPETITORS.items() if not one.gpu_only]
+    for name, loop in loops.items():
+        if name in PEERS and importlib.util.find_spec(PEERS[name]) is None:
+            assert loop["failed"] == f"ModuleNotFoundError: No module named '{PEERS[name]}'"
+            continue
+        assert len(loop["images_per_s"]) == 2, name
+        assert min(loop["images_per_s"]) > 0, name
+        assert loop["loss_last"] < loop["loss_first"], name
 
 
 @pytest.mark.slow

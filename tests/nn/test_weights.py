@@ -2,8 +2,7 @@
 
 import json
 import os
-import subprocess
-import sys
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from minet.core.errors import InputError
 from minet.core.files import file_digest
 from minet.models.registry import MODELS, build, pretrained_url, reinitialized_layers
 from minet.nn.weights import head_names, load_matching, read_weights, weight_problems
+from tests.helpers.stage import call_stage
 
 PRETRAINED = {"resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "densenet121"}
 PRETRAINED |= {"dwg_densenet121", "dwg_any"}
@@ -189,15 +189,15 @@ def test_weights_that_do_not_fit_are_listed() -> None:
 
 
 def _stage(folder: Path, settings: dict[str, Any], *, code: int = 0) -> str:
-    """Run the weights stage as a process without a network."""
+    """Run the weights stage without a network."""
     (folder / "settings.json").write_text(json.dumps(settings))
     (folder / "weights").mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "stages.weights", "--settings", str(folder / "settings.json")]
-    command += ["--folder", str(folder / "weights"), "--out", str(folder / "out.safetensors")]
+    paths = ["--settings", str(folder / "settings.json"), "--folder", str(folder / "weights")]
+    paths += ["--out", str(folder / "out.safetensors")]
     offline = {"https_proxy": "http://127.0.0.1:9", "TORCH_HOME": str(folder / "torch")}
-    done = subprocess.run(
-        command, env={**os.environ, **offline}, capture_output=True, text=True, check=False
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(urllib.request, "_opener", None)  # one made before has other proxies
+        done = call_stage("weights", *paths, **offline)
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     assert not list(folder.rglob("*.partial"))
