@@ -149,7 +149,7 @@ def test_a_killed_run_from_scratch_with_two_workers_ends_with_the_same_bytes(
 ) -> None:
     """SIGKILL ends DVC and the training within an epoch; the next `dvc repro` resumes there."""
     other = Project(tmp_path / "minet")
-    with other.running("dvc repro", MINET_WORKERS="2") as process:
+    with other.running("exec dvc repro", MINET_WORKERS="2") as process:
         saves: set[int] = set()
         deadline = time.monotonic() + 300
         while len(saves) < 6 and time.monotonic() < deadline:

@@ -98,7 +98,11 @@ class Project:
 
     @contextmanager
     def running(self, command: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
-        """Start a command in its own process group, which is killed at the end of the block."""
+        """Start a command in its own process group, which is killed at the end of the block.
+
+        A command that is to be killed begins with `exec`: a shell between it and this process would
+        die with it and leave a zombie, which DVC would wait for.
+        """
         with subprocess.Popen(
             command,
             shell=True,

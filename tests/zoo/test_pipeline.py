@@ -112,7 +112,7 @@ def test_after_a_change_is_undone_the_results_are_the_committed_ones(zoo: Zoo) -
 def test_a_run_killed_while_rows_train_ends_with_the_same_tables(zoo: Zoo, tmp_path: Path) -> None:
     """SIGKILL ends all of its processes in the middle of a row."""
     other = Zoo(tmp_path / "minet")
-    with other.running(RUN) as process:
+    with other.running(f"exec {RUN}") as process:
         deadline = time.monotonic() + 300
         while not list((other.folder / "zoo/runs").glob("*/0/train.json")):
             assert process.poll() is None, "it ended before it could be killed"
