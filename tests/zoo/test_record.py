@@ -7,13 +7,13 @@ import pytest
 import yaml
 
 from minet.core.errors import InputError
+from minet.core.files import read_json
 from minet.models.registry import MODELS, reinitialized_layers
 from minet.params import Params, check_params
 from minet.zoo.config import RowSettings, Zoo
 from minet.zoo.record import RowOutcome, SeedOutcome, zoo_record
 from minet.zoo.rows import check_zoo, row_settings
 from minet.zoo.table import channel_table, table_cells, zoo_table
-from tests.helpers.committed_zoo import committed_record, committed_table
 from tests.helpers.tree import ROOT
 
 
@@ -42,7 +42,7 @@ def zoo(raw, params) -> Zoo:
 
 @pytest.fixture(scope="module")
 def record() -> dict[str, Any]:
-    return committed_record()
+    return read_json(ROOT / "zoo/comparison.json")
 
 
 def outcome(settings: RowSettings, correct: list[bool], paths: list[str]) -> RowOutcome:
@@ -97,7 +97,7 @@ def test_rows_are_compared_with_their_baselines_on_the_same_images(zoo, params) 
 def test_the_committed_tables_are_those_of_the_rows_in_the_settings(zoo, record) -> None:
     assert list(record["rows"]) == list(zoo.rows)
     assert (record["budget"], record["seeds"]) == (zoo.budget, zoo.seeds)
-    table = committed_table()
+    table = (ROOT / "zoo/table.md").read_text()
     assert zoo_table(record) in table
     assert channel_table(record) in table
 

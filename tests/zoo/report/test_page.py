@@ -14,8 +14,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
+from minet.core.files import read_json
 from minet.zoo.report.charts import charts
-from tests.helpers.committed_zoo import committed_page, committed_record
+from tests.helpers.tree import ROOT
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(
@@ -26,12 +27,7 @@ CHARTS = ("macs", "parameters", "loss", "accuracy", "lr", "confusion")
 
 @pytest.fixture(scope="module")
 def record() -> dict:
-    return committed_record()
-
-
-@pytest.fixture(scope="module")
-def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return committed_page(tmp_path_factory.mktemp("page"))
+    return read_json(ROOT / "zoo/comparison.json")
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +47,9 @@ def started() -> Iterator[WebDriver]:
 
 
 @pytest.fixture
-def page(started: WebDriver, page_file: Path) -> Iterator[WebDriver]:
+def page(started: WebDriver, root: Path) -> Iterator[WebDriver]:
     """Open the page again; afterwards the console must be empty."""
-    started.get(page_file.as_uri())
+    started.get((root / "zoo/report.html").as_uri())
     WebDriverWait(started, 20).until(
         lambda d: d.execute_script("return document.documentElement.dataset.ready") == "yes"
     )
