@@ -45,8 +45,11 @@ class ForkServer:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
-    def finish(self, run: TinyRun, *, processes: int = 1) -> str:
-        """Train to the end in processes with ranks as torchrun starts them; return the output."""
+    def finish(self, run: TinyRun, *, processes: int = 1, code: int = 0) -> str:
+        """Train to the end in processes with ranks as torchrun starts them; return the output.
+
+        Each process must end with the exit code `code`.
+        """
         log = run.out.with_name(f"{run.out.name}.log")
         _, _, *arguments = run.command()
         environments = [{"DVC_ROOT": str(run.out)} | ranks for ranks in _ranks(processes)]
@@ -59,7 +62,7 @@ class ForkServer:
         timeout.cancel()
         output = log.read_text()
         assert codes, f"not finished in {timeout.interval} s\n{output}"
-        assert json.loads(codes) == [0] * processes, output
+        assert json.loads(codes) == [code] * processes, output
         assert "Warning" not in output
         return output
 

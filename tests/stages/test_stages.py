@@ -233,7 +233,7 @@ def test_a_stopped_run_with_augmented_validation_resumes_with_the_same_bytes(
         process.send_signal(signal.SIGTERM)
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 75, output
-    assert "resumed at" in stopped.finish()
+    assert "resumed at" in forked.finish(stopped)
     assert stopped.results() == uninterrupted.results()
     assert len(set(uninterrupted.history()[:, 3])) == 12
 

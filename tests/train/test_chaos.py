@@ -8,7 +8,10 @@ from tests.helpers.chaos import chaos
 
 
 # two processes start more slowly: in a short run, kills would come before training
-@pytest.mark.parametrize(("processes", "kills", "epochs"), [(1, 4, 12), (2, 2, 25)])
+@pytest.mark.parametrize(
+    ("processes", "kills", "epochs"),
+    [pytest.param(1, 4, 12, marks=pytest.mark.slow), (2, 2, 25)],
+)
 def test_a_run_killed_at_random_times_gives_the_same_bytes(
     tmp_path: Path, processes: int, kills: int, epochs: int
 ) -> None:

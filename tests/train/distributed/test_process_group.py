@@ -104,10 +104,11 @@ def test_two_and_three_processes_train_as_one(
 
 
 def test_the_threads_of_the_settings_override_the_environment(
-    tiny: Callable[..., TinyRun],
+    tiny: Callable[..., TinyRun], forked: ForkServer
 ) -> None:
     run = tiny("r", processes=2, threads=2, epochs=1)
-    assert "2 processes of 2 threads," in run.finish()  # which sets OMP_NUM_THREADS to 1
+    output = forked.finish(run, processes=2)  # with OMP_NUM_THREADS=1
+    assert "2 processes of 2 threads," in output
     assert run.record("speed")["threads"] == 2
 
 
@@ -234,12 +235,12 @@ def test_two_machines_train_as_one_process(
 
 
 def test_a_second_run_of_the_same_settings_is_rejected_with_the_pid_of_the_first(
-    tiny: Callable[..., TinyRun],
+    tiny: Callable[..., TinyRun], forked: ForkServer
 ) -> None:
     run = tiny("r", **LONG)
     with run.running() as process:
         wait_until((run.out / "history.csv").exists)
-        output = run.finish(code=1)
+        output = forked.finish(run, code=1)
     assert f"error: process {process.pid} is training the same settings on the same data" in output
 
 
