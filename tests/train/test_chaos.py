@@ -10,7 +10,11 @@ from tests.helpers.chaos import chaos
 # two processes start more slowly: in a short run, kills would come before training
 @pytest.mark.parametrize(
     ("processes", "kills", "epochs"),
-    [pytest.param(1, 4, 12, marks=pytest.mark.slow), (2, 2, 25)],
+    [
+        pytest.param(1, 4, 12, marks=pytest.mark.slow),
+        pytest.param(2, 4, 25, marks=pytest.mark.slow),
+        (2, 1, 25),
+    ],
 )
 def test_a_run_killed_at_random_times_gives_the_same_bytes(
     tmp_path: Path, processes: int, kills: int, epochs: int
