@@ -44,7 +44,7 @@ def curves(history: pd.DataFrame, best_epoch: int, path: Path) -> None:
 
 
 def confusion(predictions: pd.DataFrame, names: Sequence[str], path: Path) -> None:
-    """Plot the confusion matrix, normalised over the true class: its rows sum to 1."""
+    """Plot the confusion matrix, normalized over the true class: its rows sum to 1."""
     classes = range(len(names))
     counts = pd.crosstab(predictions["label"], predictions["predicted"])
     counts = counts.reindex(index=classes, columns=classes, fill_value=0)

@@ -122,7 +122,7 @@ def _open_data(
         group.world_size,
         paired=group.world_size > 1 and mixes(recipe.augment),
     )
-    micro_batch = ceil_div(sharder.own(recipe.batch_size), recipe.accumulation_steps)
+    micro_batch = ceil_div(sharder.local_count(recipe.batch_size), recipe.accumulation_steps)
     train, val = open_loaders(
         [(args.train, sharder.size), (args.val, _VAL_BATCH_FACTOR * micro_batch)],
         workers=max(1, workers() // group.local_world_size),

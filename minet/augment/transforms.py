@@ -22,7 +22,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class InputSpec:
-    """Input that a model is trained on: size, channels, normalisation."""
+    """Input that a model is trained on: size, channels, normalization."""
 
     input_px: int
     mean: tuple[float, float, float]  # of pixels from 0 to 1
@@ -107,7 +107,7 @@ class AugmentParams:
 def to_input(images: Tensor, spec: DeviceInputSpec, params: AugmentParams | None = None) -> Tensor:
     """Turn stored images into a model's input, augmented if parameters are given.
 
-    (N, 3, S, S) uint8 to float (N, C, input_px, input_px), normalised, channels-last in memory; C
+    (N, 3, S, S) uint8 to float (N, C, input_px, input_px), normalized, channels-last in memory; C
     is the number of input channels of the spec. Mixing is separate (`minet.augment.mixup`).
     """
     pixels = augment(_select_channels(images, spec), params or AugmentParams(), spec.input_px)
@@ -176,14 +176,14 @@ def shuffle_channels(pixels: Tensor, channel_order: Tensor) -> Tensor:
 
 
 def normalize(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Normalise pixels of 0..255 by the mean and std (C,) of pixels of 0..1; channels-last."""
+    """Normalize pixels of 0..255 by the mean and std (C,) of pixels of 0..1; channels-last."""
     shift = (mean * 255)[:, None, None]
     scale = (1 / (std * 255))[:, None, None]
     return ((pixels - shift) * scale).contiguous(memory_format=torch.channels_last)
 
 
 def wrap(inputs: Tensor) -> Tensor:
-    """Convert normalised values to bytes that overflow, as report 003 did by mistake.
+    """Convert normalized values to bytes that overflow, as report 003 did by mistake.
 
     It passed floats to torchvision's ToDtype(uint8, scale=True), which expects values from 0 to 1:
     values outside wrap around, so that dark pixels come out bright. The network then received

@@ -37,14 +37,14 @@ class BatchSharder:
                 f"{self.world_size} processes cannot share it"
             )
 
-    def own(self, images: int) -> int:
+    def local_count(self, images: int) -> int:
         """Return the number of this rank's images in a global batch of `images`, possibly 0."""
         return len(range(self.rank, images, self.world_size))
 
     @property
     def size(self) -> int:
         """Images that this rank reads of a whole batch."""
-        return self.own(self.batch_size) * (2 if self.paired else 1)
+        return self.local_count(self.batch_size) * (2 if self.paired else 1)
 
     def order(self, order: IndexArray) -> IndexArray:
         """Return the images that this rank reads of an epoch.
@@ -59,7 +59,7 @@ class BatchSharder:
         A rank that has no image of the last batch reads a padding image.
         """
         tail = len(order) % self.batch_size
-        if not tail or self.own(tail):
+        if not tail or self.local_count(tail):
             return self.order(order)
         return np.append(self.order(order), order[-1:].repeat(2 if self.paired else 1))
 
@@ -75,7 +75,7 @@ class MicroBatch:
     """Rows of a rank's batch that pass through the model at once."""
 
     rows: slice
-    counts: bool  # False: all images are other ranks', and the row only keeps this one in step
+    is_padding: bool  # all images are other ranks'; the row only keeps this rank in step
 
 
 def micro_batches(
@@ -90,6 +90,6 @@ def micro_batches(
     edges = [part * small + min(part, larger) for part in range(count + 1)]
     own = [len(range(rank, edge, world_size)) for edge in edges]
     return [
-        MicroBatch(slice(first, end) if first < end else slice(0, 1), counts=first < end)
+        MicroBatch(slice(first, end) if first < end else slice(0, 1), is_padding=first == end)
         for first, end in pairwise(own)
     ]

@@ -78,7 +78,7 @@ class GridGraph(nn.Module):
 
 
 def grid_adjacency(rows: int, columns: int, *, like: Tensor) -> Tensor:
-    """Return the normalised adjacency (P, P) of a grid's P cells; dtype and device of `like`.
+    """Return the normalized adjacency (P, P) of a grid's P cells; dtype and device of `like`.
 
     D^-1/2 A D^-1/2 with the degrees D; a cell is adjacent to itself and to up to 8 around it.
     """

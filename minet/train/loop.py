@@ -114,7 +114,8 @@ def _resume(context: TrainContext, state: TrainState) -> None:
         return
     context.train_step.load_state_dict(snapshot["train_step"])
     state.load_state_dict(_to(snapshot["state"], context.train_step.device))
-    if not group.is_rank_zero:  # rank 0 has the sums of all ranks, which are summed again
+    # the saved sums are those of all ranks; rank 0 alone keeps them, since they are summed again
+    if not group.is_rank_zero:
         state.losses.zero_()
         state.correct.zero_()
         return

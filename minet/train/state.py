@@ -29,7 +29,10 @@ class EpochRecord:
 
 
 class TrainState:
-    """Counters, history and best weights of a run; an epoch's sums stay on the device."""
+    """Counters, history and best weights of a run; an epoch's sums stay on the device.
+
+    It has no random generator: each step seeds its own from epoch and step.
+    """
 
     def __init__(self, settings: RunSettings, device: torch.device) -> None:
         self._settings = settings

@@ -74,15 +74,16 @@ class TrainStep:
         micros = self._micro_batches(images)
         for micro in micros:
             for norm in self._sync_norms:
-                norm.counts = micro.counts
+                norm.is_padding = micro.is_padding
             with self._maybe_no_sync(last=micro is micros[-1]):
                 micro_loss, micro_correct = self._forward_backward(
                     inputs[micro.rows],
                     labels[..., micro.rows],
                     None if lam is None else lam[micro.rows],
-                    weight=self.group.world_size / images if micro.counts else 0.0,
+                    # the mean over the global batch: DDP divides the sum over ranks by world_size
+                    weight=0.0 if micro.is_padding else self.group.world_size / images,
                 )
-            if micro.counts:
+            if not micro.is_padding:
                 loss += micro_loss
                 correct += micro_correct
         if self.recipe.max_grad_norm:

@@ -68,5 +68,5 @@ def speed_record(
         "epoch_s_median": seconds,
         "epoch_s_first": result.seconds[0],
         "train_images_per_s": context.train_count / seconds,
-        "save_share": store.save_fraction,
+        "save_fraction": store.save_fraction,
     }

@@ -76,7 +76,7 @@ def _input(images: Tensor, channels: str, channel_mode: str, input_px: int = 8) 
 
 
 def _normalized(pixels: NDArray[np.float64], channels: tuple[int, ...]) -> NDArray[np.float64]:
-    """Normalise pixels (N, C, H, W) from 0 to 255, each channel by its own statistics."""
+    """Normalize pixels (N, C, H, W) from 0 to 255, each channel by its own statistics."""
     mean, std = (np.array(value)[list(channels), None, None] for value in (MEAN, STD))
     return (pixels / 255 - mean) / std
 
@@ -93,7 +93,7 @@ def test_slice_selects_the_channels_and_their_own_statistics(name: str) -> None:
 
 @pytest.mark.parametrize("name", CHANNEL_SETS)
 @pytest.mark.parametrize("input_px", [8, 5, 12])
-def test_zero_masks_before_normalisation(name: str, input_px: int) -> None:
+def test_zero_masks_before_normalization(name: str, input_px: int) -> None:
     """Masked pixels are black, not the mean; the other channels are as in the whole image."""
     images = _images()
     inputs, whole = (_input(images, channels, "zero", input_px) for channels in (name, "RGB"))
@@ -107,7 +107,7 @@ def test_zero_masks_before_normalisation(name: str, input_px: int) -> None:
 
 
 @pytest.mark.parametrize("name", CHANNEL_SETS)
-def test_sigmoid_is_applied_to_bytes_before_normalisation(name: str) -> None:
+def test_sigmoid_is_applied_to_bytes_before_normalization(name: str) -> None:
     """For all 256 grey levels; those from 6 on become almost equal (report 003)."""
     levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(2, 3, 16, 16)
     inputs, channels = _input(levels, name, "sigmoid", 16), CHANNEL_SETS[name]

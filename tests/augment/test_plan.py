@@ -596,8 +596,8 @@ def test_shards_by_hand() -> None:
     plain = [BatchSharder(5, rank, 3) for rank in range(3)]
     assert [sharder.order(order).tolist() for sharder in plain] == [[7, 1, 2], [0, 6, 5], [3, 4]]
     assert [sharder.size for sharder in plain] == [2, 2, 1]
-    assert [sharder.own(3) for sharder in plain] == [1, 1, 1]
-    assert [sharder.own(2) for sharder in plain] == [1, 1, 0]
+    assert [sharder.local_count(3) for sharder in plain] == [1, 1, 1]
+    assert [sharder.local_count(2) for sharder in plain] == [1, 1, 0]
     paired = [BatchSharder(5, rank, 3, paired=True) for rank in range(3)]
     assert [sharder.order(order).tolist() for sharder in paired] == [
         [7, 1, 0, 6, 2, 5],

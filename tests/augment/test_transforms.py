@@ -235,7 +235,7 @@ def test_to_input_is_float_channels_last_and_leaves_the_batch_unchanged() -> Non
 
 
 def test_to_input_applies_its_steps_in_the_documented_order() -> None:
-    """Rotate, crop and flip while resizing, shuffle and drop channels, then normalise."""
+    """Rotate, crop and flip while resizing, shuffle and drop channels, then normalize."""
     images = _stored(6, 48)
     params = AugmentParams.from_plan(_plan(6, 48), np.arange(6), CPU)
     assert params.degrees is not None
@@ -385,7 +385,7 @@ def test_a_resized_spec_has_the_same_statistics() -> None:
 
 
 def test_dropped_channels_are_black_and_the_others_unchanged() -> None:
-    """Black before normalisation, of exactly the images and channels of the mask."""
+    """Black before normalization, of exactly the images and channels of the mask."""
     images = _stored(4, 32)
     mask = torch.tensor([[True, True, True], [False, True, True], [0, 0, 1], [1, 0, 1]]).bool()
     inputs, whole = to_input(images, SPEC, AugmentParams(channel_mask=mask)), to_input(images, SPEC)
@@ -436,7 +436,7 @@ def test_wrapped_pixels_equal_those_of_the_report() -> None:
 
 
 def test_any_float_wraps_as_in_torchvision() -> None:
-    """Far outside the range of normalised values, and on both sides of the integers."""
+    """Far outside the range of normalized values, and on both sides of the integers."""
     values = torch.cat([torch.linspace(-9, 9, 20_001), torch.arange(-1030, 1030) / 255.999])
     expected = TF.to_dtype(values.view(1, 1, -1), torch.uint8, scale=True)
     assert torch.equal(wrap(values), expected.flatten().float())

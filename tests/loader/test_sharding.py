@@ -28,7 +28,7 @@ def test_padding_gives_every_rank_an_image_of_every_batch_and_changes_nothing_el
         assert padded[: len(exact)].tolist() == exact.tolist()
         padding = padded[len(exact) :].tolist()
         if padding:
-            assert sharder.own(count % batch_size) == 0
+            assert sharder.local_count(count % batch_size) == 0
             assert padding == [order[-1]] * (2 if paired else 1)
 
 
@@ -58,7 +58,7 @@ def test_the_counted_rows_of_micro_batches_are_all_images_once(
     """And each micro-batch has the same images for any number of ranks."""
     alone = micro_batches(images, accumulation_steps, rank=0, world_size=1)
     assert len(alone) == min(accumulation_steps, images)
-    assert all(micro.counts for micro in alone)
+    assert not any(micro.is_padding for micro in alone)
     sizes = [len(range(images)[micro.rows]) for micro in alone]
     assert sum(sizes) == images
     assert max(sizes) - min(sizes) <= 1
@@ -68,7 +68,7 @@ def test_the_counted_rows_of_micro_batches_are_all_images_once(
         micros = micro_batches(images, accumulation_steps, rank=rank, world_size=world_size)
         for part, micro in zip(cut, micros, strict=True):
             assert len((own or [0])[micro.rows]) > 0, "a rank has no row to run"
-            part.extend(own[micro.rows] if micro.counts else [])
+            part.extend([] if micro.is_padding else own[micro.rows])
     expected = [list(range(images))[micro.rows] for micro in alone]
     assert [sorted(part) for part in cut] == expected
     assert sorted(chain.from_iterable(cut)) == list(range(images))
@@ -77,10 +77,10 @@ def test_the_counted_rows_of_micro_batches_are_all_images_once(
 def test_micro_batches_by_hand() -> None:
     """Five images in 2 micro-batches of 3 and 2 for 3 ranks: rank 2 has none of the second."""
     assert [
-        [(micro.rows, micro.counts) for micro in micro_batches(5, 2, rank=rank, world_size=3)]
+        [(micro.rows, micro.is_padding) for micro in micro_batches(5, 2, rank=rank, world_size=3)]
         for rank in range(3)
     ] == [
-        [(slice(0, 1), True), (slice(1, 2), True)],
-        [(slice(0, 1), True), (slice(1, 2), True)],
-        [(slice(0, 1), True), (slice(0, 1), False)],
+        [(slice(0, 1), False), (slice(1, 2), False)],
+        [(slice(0, 1), False), (slice(1, 2), False)],
+        [(slice(0, 1), False), (slice(0, 1), True)],
     ]

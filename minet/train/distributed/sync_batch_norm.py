@@ -32,7 +32,7 @@ class SyncBatchNorm(nn.Module):
         self.weight, self.bias = norm.weight, norm.bias
         for name, buffer in norm.named_buffers():
             self.register_buffer(name, buffer)
-        self.counts = True  # False: this rank's images are no part of the batch
+        self.is_padding = False  # True: this rank's images are no part of the batch
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalize (N, C, ...) by the statistics of all ranks' images, or by the running ones."""
@@ -49,7 +49,7 @@ class SyncBatchNorm(nn.Module):
         # sums of differences from a number near the mean, the same on all ranks, lose no digits
         center = self.running_mean.clone()
         normalized, mean, variance, count = _SyncedNorm.apply(
-            images, self.weight, self.bias, center, self.eps, self.counts
+            images, self.weight, self.bias, center, self.eps, self.is_padding
         )
         with torch.no_grad():
             unbiased = variance * (count / (count - 1))
@@ -70,11 +70,11 @@ class _SyncedNorm(torch.autograd.Function):
         bias: Tensor,
         center: Tensor,
         eps: float,
-        counts: bool,
+        is_padding: bool,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return the normalized images, and mean (C,), variance (C,) and count of those counted."""
+        """Return the normalized images, and mean (C,), variance (C,) and count without padding."""
         axes = [0, *range(2, images.ndim)]
-        own = images.numel() // images.shape[1] if counts else 0
+        own = 0 if is_padding else images.numel() // images.shape[1]
         variance, mean = torch.var_mean(images.float(), dim=axes, correction=0)
         offset = (mean - center).double()
         sums = torch.stack([offset, variance.double() + offset**2, torch.ones_like(offset)]) * own
@@ -84,7 +84,7 @@ class _SyncedNorm(torch.autograd.Function):
         mean = (center + shift).float()
         variance = (sums[1] / count - shift**2).clamp(min=0).float()
         ctx.save_for_backward(images, weight, mean, variance, count)
-        ctx.axes, ctx.eps, ctx.counts = axes, eps, counts
+        ctx.axes, ctx.eps, ctx.is_padding = axes, eps, is_padding
         normalized = F.batch_norm(images, mean, variance, weight, bias, eps=eps)
         ctx.mark_non_differentiable(mean, variance, count)
         return normalized, mean, variance, count
@@ -102,7 +102,7 @@ class _SyncedNorm(torch.autograd.Function):
         weight_gradient = (gradient * normalized).sum(ctx.axes, dtype=torch.float32)
         sums = torch.stack([bias_gradient, weight_gradient])
         dist.all_reduce(sums)
-        if not ctx.counts:
+        if ctx.is_padding:
             return torch.zeros_like(images), weight_gradient, bias_gradient, None, None, None
         means = (sums / count).float()
         centered = gradient - means[0].view(row) - normalized * means[1].view(row)

@@ -257,9 +257,9 @@ for norm in (whole, synced):
     with torch.no_grad():
         norm.weight.copy_(torch.arange(1.0, channels + 1)); norm.bias.fill_(0.3)
 synced = SyncBatchNorm(synced)
-# rank 0 has 4 images, rank 1 three, rank 2 only one that does not count
+# rank 0 has 4 images, rank 1 three, rank 2 only one of padding
 own = {0: slice(0, 7, 2), 1: slice(1, 7, 2), 2: None}[rank]
-synced.counts = own is not None
+synced.is_padding = own is None
 part = torch.randn(1, channels, 4, 3) if own is None else images[own].clone()
 part.requires_grad_()
 images.requires_grad_()
