@@ -242,3 +242,7 @@ class RunSettings(Settings):
     def record(self) -> dict[str, Any]:
         """Return the settings that results depend on, as plain data."""
         return self.model_dump(mode="json", exclude={"cache": True, "train": _RUNTIME_ONLY})
+
+    def runtime(self) -> dict[str, Any]:
+        """Return the others: how a run is saved, logged and spread over processes."""
+        return self.model_dump(mode="json", include={"cache": True, "train": _RUNTIME_ONLY})
