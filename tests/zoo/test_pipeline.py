@@ -98,6 +98,19 @@ def test_a_change_of_a_model_s_code_reruns_its_rows_only(zoo: Zoo) -> None:
 
 
 @pytest.mark.slow
+def test_an_experiment_trains_the_row_that_it_changes(zoo: Zoo) -> None:
+    """Also in a temporary folder, to which the images of the main pipeline are copied."""
+    value = "rows.r003_cool.train.label_smoothing"
+    copies = "-C ../data/beton -C ../data/index"
+    expected = {"train@r003_cool-0", "evaluate@r003_cool-0"}
+    assert row_stages(zoo.run(f"cd zoo && dvc exp run -S +{value}=0.1")) == expected
+    assert row_stages(zoo.run(f"cd zoo && dvc exp run --temp {copies} -S {value}=0.2")) == expected
+    zoo.run("git checkout -q . && dvc --cd zoo checkout -q")
+    assert ran(zoo.run(RUN)) == []
+    assert not list((zoo.folder / "zoo/.resume").iterdir()), "a snapshot is left after its run"
+
+
+@pytest.mark.slow
 def test_after_a_change_is_undone_the_results_are_the_committed_ones(zoo: Zoo) -> None:
     source = zoo.folder / "minet/models/cool.py"
     before = source.read_text()

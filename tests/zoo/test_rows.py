@@ -188,6 +188,11 @@ def test_a_variant_has_its_own_data(raw, params) -> None:
         ("recipes.report_000.lr", "fast", "recipes.report_000.lr is 'fast'; input should be"),
         ("budgets.smoke.train", {"epochs": 0}, "budgets.smoke.train.epochs is 0; input should"),
         ("variants.five_512.beton", {"crop_px": 9999}, "variants.five_512.beton.crop_px is 9999"),
+        (
+            "variants.five_512.data.root",
+            "/images",
+            "'/images'; must be relative to the root of the",
+        ),
         ("initials.imagenet_resnet18", "resnet81", "initials.imagenet_resnet18 is 'resnet81'"),
     ],
 )
