@@ -158,7 +158,7 @@ def test_dependencies_of_a_zoo_stage_cover_the_code_it_loads(zoo_pipeline, stage
 
 
 def test_settings_of_the_zoo_keep_their_comments_when_one_is_changed(tmp_path: Path) -> None:
-    """`dvc exp run -S zoo/params.yaml:budget=published` rewrites the file."""
+    """`dvc exp run -S budget=published` rewrites the file."""
     path = tmp_path / "params.yaml"
     path.write_text(read(Path("zoo/params.yaml")), encoding="utf-8")
     apply_overrides(path, ["budget=published"])
@@ -203,12 +203,15 @@ def test_only_resolve_reads_params_yaml(pipeline) -> None:
         assert settings == [f"{folder}/{name}.json"]
 
 
-def test_paths_in_a_command_are_its_dependencies_and_outputs() -> None:
+@pytest.mark.parametrize("folder", [".", "zoo"])
+def test_paths_in_a_command_are_its_dependencies_and_outputs(folder: str) -> None:
     """In DVC's own view, with templates filled in, no stage reads or writes another file."""
-    with Repo(ROOT) as repo:
+    with Repo(ROOT / folder) as repo:
         for stage in repo.index.stages:
-            known = {str(Path(path.def_path)) for path in (*stage.deps, *stage.outs)}
-            words = {word for word in stage.cmd.split() if "/" in word or "." in word}
+            # commands of the zoo run at the root
+            base = stage.wdir if folder == "." else ROOT
+            known = {os.path.relpath(path.fs_path, base) for path in (*stage.deps, *stage.outs)}
+            words = {word for word in stage.cmd.split() if "/" in word or "." in word} - {".."}
             files = {word for word in words if not word.startswith(("stages.", "PYTHONPATH="))}
             # the zoo's "@" names a file of arguments
             for file in {file.removeprefix("@") for file in files} - known:
@@ -222,6 +225,30 @@ def test_paths_in_a_command_are_its_dependencies_and_outputs() -> None:
                 # of a beton `inputs` depends on the sidecar
                 exempt |= stage.name.startswith("inputs@") and file == "data"
                 assert inside or exempt, f"{stage.addressing}: {file}"
+
+
+def test_no_command_at_the_root_reads_the_zoo() -> None:
+    """It is another DVC repository, with the same settings of DVC."""
+    with Repo(ROOT) as repo:
+        assert {stage.path_in_repo for stage in repo.index.stages} == {"dvc.yaml"}
+        paths = {os.path.relpath(out.fs_path, ROOT) for out in (*repo.index.outs, *repo.index.deps)}
+        assert not [path for path in paths if path.split("/")[0] == "zoo"]
+        assert repo.dvcignore.is_ignored_dir(str(ROOT / "zoo"))
+    assert read(Path("zoo/.dvc/config")) == read(Path(".dvc/config"))
+
+
+def test_the_zoo_depends_on_code_by_links_and_on_no_other_folder_outside() -> None:
+    """.dvcignore has no effect outside a repository: __pycache__ would make stages run again."""
+    with Repo(ROOT / "zoo") as repo:
+        for name in ("minet", "stages"):
+            folder = ROOT / "zoo" / name
+            assert folder.is_symlink()
+            assert folder.resolve() == ROOT / name
+            assert repo.dvcignore.is_ignored_dir(str(folder / "__pycache__"))
+        paths = {os.path.relpath(dep.fs_path, ROOT) for dep in repo.index.deps}
+    outside = {path for path in paths if not path.startswith("zoo/")}
+    assert {Path(path).parts[0] for path in outside} == {"data", "params.yaml"}
+    assert {path for path in outside if (ROOT / path).is_dir()} == {"data/weights"}
 
 
 def test_set_parameter_changes_one_line_of_params_yaml(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ model.
 """
 _ZOO_TITLE = """# Settings of the zoo
 
-The keys of `zoo/params.yaml`, changed by `-S zoo/params.yaml:<key>=<value>`.
+The keys of `zoo/params.yaml`, changed in `zoo/` by `dvc exp run -S <key>=<value>`.
 """
 
 

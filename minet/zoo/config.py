@@ -60,7 +60,7 @@ class Row(Settings):
     title: str = Field(description="Title of the experiment.")
     model: str = Field(description="Name of the model.")
     data: str = Field(
-        description="Folder of its index and betons: `data`, or `data/zoo/<key of variants>`.",
+        description="Folder of its index and betons: `data`, or `zoo/data/<key of variants>`.",
     )
     initial: str = Field(description="Initial weights, a key of `initials`.")
     recipe: str = Field(description="Recipe, a key of the zoo's `recipes`.")

@@ -3,7 +3,7 @@
 import re
 import socket
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +11,13 @@ from typing import Any
 
 from minet.core.errors import InputError, needs_group
 from minet.zoo import ray_worker
+from minet.zoo.targets import ROOT, ZOO, by_repository
 
 LOCKS = ("dvc.lock", "zoo/dvc.lock")
 # inputs of rows that must be committed; nodes are sent the locks, which may differ
 _CODE = ("minet", "stages", "dvc.yaml", "params.yaml", "zoo/dvc.yaml", "zoo/params.yaml")
-_SETTINGS = (".dvc/config",)  # of the remote: nodes are sent its URL and clone the rest
+# of the remotes: nodes are sent their URLs and clone the rest
+_SETTINGS = (".dvc/config", "zoo/.dvc/config")
 _MAX_RETRIES = 5  # of a row whose node dies
 _CONNECT_TIMEOUT_S = 10.0
 _CANCEL_TIMEOUT_S = 60
@@ -23,18 +25,19 @@ _CANCEL_TIMEOUT_S = 60
 
 @dataclass(frozen=True)
 class Origin:
-    """Git URL and commit that nodes clone; name and URL of the DVC remote for results."""
+    """Git URL and commit that nodes clone; name and URL of the remote of each DVC repository."""
 
     source: str
     commit: str
-    remote: tuple[str, str]
+    remotes: dict[str, tuple[str, str]]
 
 
 def find_origin(root: Path, source: str | None) -> Origin:
     """Return what nodes clone and pull; InputError if the working tree has uncommitted changes.
 
     Without a source it is `origin` if that has the commit, else the path of this repository, for
-    nodes that share its disk. InputError also if there is no usable DVC remote, or no git.
+    nodes that share its disk. InputError also if a DVC repository has no usable remote, or there is
+    no git.
     """
     changed = _git(root, "status", "--porcelain", "--", *_CODE, *_SETTINGS)
     if changed:
@@ -49,25 +52,27 @@ def find_origin(root: Path, source: str | None) -> Origin:
         source = _git(root, "remote", "get-url", "origin") if pushed else "."
     if (root / source).exists():  # a relative path means nothing on a node
         source = str((root / source).resolve())
-    return Origin(source, commit, default_remote(root))
+    remotes = {str(folder): default_remote(root, folder) for folder in (ROOT, ZOO)}
+    return Origin(source, commit, remotes)
 
 
-def default_remote(root: Path) -> tuple[str, str]:
-    """Return name and URL of DVC's default remote, absolute if it is a folder.
+def default_remote(root: Path, folder: Path) -> tuple[str, str]:
+    """Return name and URL of a DVC repository's default remote, absolute if it is a folder.
 
     InputError if there is none, or if it cannot store the run cache.
     """
     from dvc.repo import Repo  # here: it takes a second, which only runs on Ray need
 
-    with Repo(str(root)) as repo:
+    config = folder / ".dvc/config"
+    with Repo(str(root / folder)) as repo:
         name, remotes = repo.config["core"].get("remote"), repo.config["remote"]
     if name is None:
         raise InputError(
-            "no default DVC remote, through which nodes return their results; "
-            "`dvc remote add --default <name> <url>` adds one"
+            f"no default DVC remote in {config}, through which nodes exchange files; "
+            f"`dvc --cd {folder} remote add --default <name> <url>` adds one"
         )
     if name not in remotes:
-        raise InputError(f"core.remote is {name!r}; DVC has the remotes {sorted(remotes)}")
+        raise InputError(f"core.remote is {name!r} in {config}; it has {sorted(remotes)}")
     url = str(remotes[name]["url"])
     if url.startswith(("http://", "https://")):
         raise InputError(f"remote {name} is {url}; DVC shares no run cache over http; use another")
@@ -99,14 +104,14 @@ def run_rows(
     ray: Any,
     origin: Origin,
     runs: Mapping[str, list[str]],
-    inputs: Mapping[str, list[str]],
+    inputs: Mapping[str, Sequence[str]],
     cores: int,
 ) -> Iterator[tuple[str, int, float, str]]:
     """Run the targets of each run as a task with `cores`, and with a GPU if the cluster has any.
 
     Yields name, exit code, seconds and log as runs end, in any order. A run whose node dies starts
-    again on another. `inputs` are the outputs of other stages that each run reads. InputError if no
-    node has the cores.
+    again on another. `inputs` are the outputs of other stages that each run reads, as paths from
+    the root. InputError if no node has the cores.
     """
     task = _task(ray, cores)
     texts = {name: Path(name).read_text(encoding="utf-8") for name in LOCKS if Path(name).exists()}
@@ -114,9 +119,9 @@ def run_rows(
         task.remote(
             source=origin.source,
             commit=origin.commit,
-            remote=origin.remote,
+            remotes=origin.remotes,
             locks=texts,
-            inputs=inputs[name],
+            inputs={str(key): paths for key, paths in by_repository(inputs[name]).items()},
             targets=targets,
             workers=cores,
         ): name

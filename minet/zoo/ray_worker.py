@@ -23,34 +23,37 @@ def reproduce_row(
     *,
     source: str,
     commit: str,
-    remote: tuple[str, str],
+    remotes: Mapping[str, tuple[str, str]],
     locks: Mapping[str, str],
-    inputs: Sequence[str],
+    inputs: Mapping[str, Sequence[str]],
     targets: Sequence[str],
     workers: int,
 ) -> tuple[int, float, str]:
     """Reproduce the targets of one run in a temporary clone; return exit code, seconds and log.
 
-    `remote` is name and URL of the DVC remote; `locks` are the driver's lock files, path -> text;
-    `inputs` are outputs of other stages to pull. Results are pushed with the run cache: a run that
-    was pushed before is not trained again.
+    `remotes` are name and URL of the remote of each DVC repository, by its folder; `locks` are the
+    driver's lock files, path -> text; `inputs` are outputs of other stages to pull, by folder.
+    Results are pushed with the run cache: a run that was pushed before is not trained again.
     """
     started = time.monotonic()
     # Ray cancels by an interrupt, which nodes that a script started in the background ignore
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="minet-row-", ignore_cleanup_errors=True) as temporary:
         folder, log = Path(temporary, "minet"), Path(temporary, "log")
-        git, dvc = ["git", "-C", str(folder)], [sys.executable, "-m", "dvc"]
+        git, dvc = ["git", "-C", str(folder)], [sys.executable, "-m", "dvc", "--cd"]
         clone = [
             ["git", "clone", "-q", "--no-checkout", source, str(folder)],
             [*git, "checkout", "-q", "--detach", commit],
         ]
         work = [
             # under its name, so that its other settings in the commit apply
-            [*dvc, "remote", "add", "-q", "--local", "--force", "--default", *remote],
-            [*dvc, "pull", "-q", *inputs],
-            [*dvc, "repro", "--pull", "-s", *targets],
-            [*dvc, "push", "-q", "--run-cache", *targets],
+            [*dvc, name, "remote", "add", "-q", "--local", "--force", "--default", *remote]
+            for name, remote in remotes.items()
+        ]
+        work += [[*dvc, name, "pull", "-q", *paths] for name, paths in inputs.items()]
+        work += [
+            [*dvc, "zoo", "repro", "--pull", "-s", *targets],
+            [*dvc, "zoo", "push", "-q", "--run-cache", *targets],
         ]
         with _group() as group:
             code = _all(clone, Path(temporary), workers, log, group)

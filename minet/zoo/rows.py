@@ -16,8 +16,8 @@ from minet.params import Params, change_problems, check_params, read_yaml
 from minet.train.config import IMAGENET, RANDOM, RunSettings, TrainSettings
 from minet.zoo.config import Row, RowSettings, VariantSettings, Zoo
 
-DATA = "data"  # index and betons of the main pipeline; variants are below data/zoo
-VARIANTS = PurePosixPath(DATA, "zoo")
+DATA = "data"  # index and betons of the main pipeline
+VARIANTS = PurePosixPath("zoo/data")
 
 
 def read_zoo(params: Path, zoo: Path, known_models: Mapping[str, str]) -> tuple[Zoo, Params]:
@@ -167,9 +167,7 @@ def _change_problems(zoo: Zoo, params: Params) -> Iterator[str]:
     }
     for problems in (*recipes.values(), *budgets.values()):
         yield from problems
-    for name, variant in zoo.variants.items():
-        beton = merge(_plain(params.beton), variant.beton)
-        yield from _problems(BetonSettings, beton, f"variants.{name}.beton")
+    yield from _variant_problems(zoo, params)
     for name, row in zoo.rows.items():
         evaluate = _evaluation(row, zoo, params)
         yield from _problems(EvaluateSettings, evaluate, f"rows.{name}.evaluate")
@@ -186,6 +184,18 @@ def _change_problems(zoo: Zoo, params: Params) -> Iterator[str]:
             within = _within_budget(recipe, row, zoo)
             problems = _problems(TrainSettings, within, f"rows.{name} within {zoo.budget}")
         yield from problems
+
+
+def _variant_problems(zoo: Zoo, params: Params) -> Iterator[str]:
+    for name, variant in zoo.variants.items():
+        root = variant.data.root
+        if PurePosixPath(root).is_absolute():  # zoo/dvc.yaml depends on ../${item.data.root}
+            yield (
+                f"variants.{name}.data.root is {root!r}; must be relative to the root of the tree, "
+                "such as data/mine, which may be a link to a folder elsewhere"
+            )
+        beton = merge(_plain(params.beton), variant.beton)
+        yield from _problems(BetonSettings, beton, f"variants.{name}.beton")
 
 
 def _problems(kind: type[BaseModel], raw: Mapping[str, Any], prefix: str) -> list[str]:

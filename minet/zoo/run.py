@@ -1,4 +1,7 @@
-"""Run the rows of the zoo, several at a time: one DVC process per run, then one for the tables."""
+"""Run the rows of the zoo, several at a time: one DVC process per run, then one for the tables.
+
+The zoo is a DVC repository below the one of the main pipeline, whose images most rows use.
+"""
 
 import json
 import os
@@ -14,19 +17,21 @@ from threading import Event
 from minet.core.errors import InputError
 from minet.models.registry import MODELS
 from minet.zoo.ray_cluster import connected, find_origin, run_rows
-from minet.zoo.rows import check_packages, read_zoo, with_baselines
+from minet.zoo.rows import DATA, check_packages, read_zoo, with_baselines
 from minet.zoo.table import MEANING, transposed
 from minet.zoo.targets import (
     INPUTS,
-    PIPELINE,
+    ROOT,
+    ZOO,
     Target,
+    by_repository,
     changed_runs,
     duplicate_runs,
     input_paths,
 )
 
-PARAMS, ROWS = Path("params.yaml"), Path("zoo/params.yaml")
-LOGS = Path("zoo/logs")
+PARAMS, ROWS = Path("params.yaml"), ZOO / "params.yaml"
+LOGS = ZOO / "logs"
 _BUSY = "is busy"  # DVC's message if another DVC process holds a path for a moment
 _MAX_ATTEMPTS = 5
 
@@ -40,7 +45,7 @@ def run_zoo(jobs: int, cores: int, only: Collection[str] = ()) -> None:
     failed; the process exits with DVC's code where DVC itself fails.
     """
     rows = _Rows.selected(only)
-    _dvc(["repro", *rows.shared()])
+    rows.make_shared(pull=False)
     changed = rows.changed()
     if jobs > 1 and changed:
         environment = {"MINET_WORKERS": str(max(1, cores // jobs))}  # it changes no byte
@@ -60,11 +65,12 @@ def run_zoo_on_ray(
     rows = _Rows.selected(only)
     origin = find_origin(Path(), source)
     with connected(address) as ray:
-        _dvc(["repro", "--pull", *rows.shared()])
+        rows.make_shared(pull=True)
         changed = rows.changed()
         if changed:
             inputs = {name: input_paths(targets) for name, targets in changed.items()}
-            _dvc(["push", "-q", *sorted(set().union(*inputs.values()))])
+            for folder, paths in by_repository(set().union(*inputs.values())).items():
+                _dvc(["push", "-q", *paths], folder)
             addresses = {name: [*map(str, targets)] for name, targets in changed.items()}
             _report(_save_logs(run_rows(ray, origin, addresses, inputs, row_cores)), len(changed))
     rows.finish(pull=True)
@@ -78,24 +84,29 @@ class _Rows:
     seeds: list[int]
     budget: str
     complete: bool
+    use_root: bool  # some read the images of the main pipeline
 
     @classmethod
     def selected(cls, only: Collection[str]) -> "_Rows":
         """Check packages and settings now: DVC's messages about settings are less clear."""
         check_packages()
         zoo, _ = read_zoo(PARAMS, ROWS, MODELS)
+        names = with_baselines(zoo, only or zoo.rows)
         return cls(
-            names=with_baselines(zoo, only or zoo.rows),
+            names=names,
             seeds=zoo.seeds,
             budget=zoo.budget,
             complete=not only,
+            use_root=any(zoo.rows[name].data == DATA for name in names),
         )
 
-    def shared(self) -> list[str]:
-        """Return the addresses of the stages that rows share."""
-        if self.complete:
-            return [f"{PIPELINE}:inputs"]
-        return [f"{PIPELINE}:inputs@{name}" for name in self.names]
+    def make_shared(self, *, pull: bool) -> None:
+        """Make or pull what rows share: betons of the main pipeline, then the inputs of rows."""
+        repro = ["repro", *(["--pull"] if pull else [])]
+        if self.use_root:
+            _dvc([*repro, "beton"], ROOT)
+        names = ["inputs"] if self.complete else [f"inputs@{name}" for name in self.names]
+        _dvc([*repro, *names])
 
     def changed(self) -> dict[str, list[Target]]:
         """Return the targets of these rows that are not up to date, by run."""
@@ -106,23 +117,19 @@ class _Rows:
         """Run what is left: the tables and the page, or the print of the selected rows."""
         repro = ["repro", *(["--pull"] if pull else [])]
         if self.complete:
-            _dvc([*repro, PIPELINE])
+            _dvc(repro)
             return
-        runs = [
-            str(Target(PIPELINE, "evaluate", row, seed))
-            for row in self.names
-            for seed in self.seeds
-        ]
-        costs = [str(Target(PIPELINE, "cost", row)) for row in self.names]
+        runs = [str(Target("evaluate", row, seed)) for row in self.names for seed in self.seeds]
+        costs = [str(Target("cost", row)) for row in self.names]
         _dvc([*repro, *runs, *costs])
         from minet.zoo.outcomes import Folders, row_outcome  # here: scipy takes a second
         from minet.zoo.record import zoo_record
 
         folders = Folders(
-            settings=Path("zoo/settings"),
+            settings=ZOO / "settings",
             inputs=INPUTS,
-            runs=Path("zoo/runs"),
-            costs=Path("zoo/cost"),
+            runs=ZOO / "runs",
+            costs=ZOO / "cost",
         )
         record = zoo_record(self.budget, {name: row_outcome(name, folders) for name in self.names})
         print(f"Budget {self.budget}{MEANING.get(self.budget, '')}. p is adjusted over these rows.")
@@ -177,7 +184,7 @@ def _run(name: str, targets: Iterable[Target], environment: dict[str, str]) -> t
         with log.open("w", encoding="utf-8") as file:
             code = subprocess.run(  # noqa: S603 - our own arguments
                 # each holds DVC's lock while it reads: many at once would time out without the flag
-                [*_command(), "--wait-for-lock", "repro", "-s", *map(str, targets)],
+                [*_command(ZOO), "--wait-for-lock", "repro", "-s", *map(str, targets)],
                 env=os.environ | environment, stdout=file, stderr=subprocess.STDOUT, check=False,
             ).returncode  # fmt: skip
         if code == 0 or _BUSY not in log.read_text(encoding="utf-8"):
@@ -188,7 +195,7 @@ def _run(name: str, targets: Iterable[Target], environment: dict[str, str]) -> t
 
 def _status() -> dict[str, object]:
     done = subprocess.run(  # noqa: S603 - our own arguments
-        [*_command(), "status", "--json", PIPELINE], stdout=subprocess.PIPE, text=True, check=False
+        [*_command(ZOO), "status", "--json"], stdout=subprocess.PIPE, text=True, check=False
     )
     if done.returncode:
         sys.exit(done.returncode)
@@ -196,12 +203,12 @@ def _status() -> dict[str, object]:
     return status
 
 
-def _dvc(arguments: list[str]) -> None:
-    """Run DVC with its own output; exit with its code if it fails."""
-    code = subprocess.run([*_command(), *arguments], check=False).returncode  # noqa: S603
+def _dvc(arguments: list[str], folder: Path = ZOO) -> None:
+    """Run DVC in a repository, with its own output; exit with its code if it fails."""
+    code = subprocess.run([*_command(folder), *arguments], check=False).returncode  # noqa: S603
     if code:
         sys.exit(code)
 
 
-def _command() -> list[str]:
-    return [sys.executable, "-m", "dvc"]
+def _command(folder: Path) -> list[str]:
+    return [sys.executable, "-m", "dvc", "--cd", str(folder)]

@@ -6,32 +6,31 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-PIPELINE = "zoo/dvc.yaml"
-INPUTS = Path("zoo/inputs")
+ROOT, ZOO = Path(), Path("zoo")  # DVC repositories: of the main pipeline, of the zoo
+INPUTS = ZOO / "inputs"
 STAGES = ("train", "evaluate", "cost")  # of a row, in the order in which they run
-_ADDRESS = re.compile(r"(?P<file>.*):(?P<stage>\w+)@(?P<row>\w+?)(-(?P<seed>\d+))?")
+_ADDRESS = re.compile(r"(?P<stage>\w+)@(?P<row>\w+?)(-(?P<seed>\d+))?")
 
 
 @dataclass(frozen=True)
 class Target:
-    """A stage of one row; `str` is its address for DVC, `zoo/dvc.yaml:train@r003_cool-0`.
+    """A stage of one row; `str` is its address for DVC, `train@r003_cool-0`.
 
     `seed` is None for a stage that runs once per row.
     """
 
-    file: str
     stage: str
     row: str
     seed: int | None = None
 
     @classmethod
     def parse(cls, address: str) -> "Target | None":
-        """Return the target at an address, None if it is not a stage of the zoo's rows."""
+        """Return the target at an address, None if it is not a stage of a row."""
         match = _ADDRESS.fullmatch(address)
-        if match is None or match["file"] != PIPELINE or match["stage"] not in STAGES:
+        if match is None or match["stage"] not in STAGES:
             return None
         seed = None if match["seed"] is None else int(match["seed"])
-        return cls(match["file"], match["stage"], match["row"], seed)
+        return cls(match["stage"], match["row"], seed)
 
     @property
     def run(self) -> str:
@@ -40,7 +39,7 @@ class Target:
 
     def __str__(self) -> str:
         """Return the address."""
-        return f"{self.file}:{self.stage}@{self.run}"
+        return f"{self.stage}@{self.run}"
 
 
 def changed_runs(status: Iterable[str]) -> dict[str, list[Target]]:
@@ -66,7 +65,7 @@ def changed_runs(status: Iterable[str]) -> dict[str, list[Target]]:
 
 
 def input_paths(targets: Sequence[Target], inputs: Path = INPUTS) -> list[str]:
-    """Return the outputs of other stages that the targets of one run read."""
+    """Return the outputs of other stages that the targets of one run read, as paths from ROOT."""
     folder = inputs / targets[0].row
     paths = {
         line.partition("=")[2]
@@ -77,9 +76,18 @@ def input_paths(targets: Sequence[Target], inputs: Path = INPUTS) -> list[str]:
     trained = {target.run for target in targets if target.stage == "train"}
     for target in targets:
         if target.stage == "evaluate" and target.run not in trained:
-            runs = f"zoo/runs/{target.row}/{target.seed}"
-            paths |= {f"checkpoints/zoo/{target.run}.safetensors", f"{runs}/model.json"}
+            paths.add(f"zoo/checkpoints/{target.run}.safetensors")
+            paths.add(f"zoo/runs/{target.row}/{target.seed}/model.json")
     return sorted(paths | sidecars | {str(folder)})
+
+
+def by_repository(paths: Iterable[str]) -> dict[Path, list[str]]:
+    """Divide paths from ROOT between the DVC repositories that they are in, relative to each."""
+    folders: dict[Path, list[str]] = defaultdict(list)
+    for path in map(Path, sorted(paths)):
+        folder = ZOO if path.is_relative_to(ZOO) else ROOT
+        folders[folder].append(str(path.relative_to(folder)))
+    return folders
 
 
 def duplicate_runs(runs: Mapping[str, Sequence[Target]], inputs: Path = INPUTS) -> list[list[str]]:

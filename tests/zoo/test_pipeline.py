@@ -64,13 +64,13 @@ def test_a_second_run_does_nothing(zoo: Zoo) -> None:
 
 def test_a_row_trained_by_hand_has_the_same_weights(zoo: Zoo) -> None:
     """Without the environment that `make zoo` sets; the outputs are outside DVC, ignored by git."""
-    inputs, folder = "zoo/inputs/r003_cool", zoo.folder / "checkpoints/by_hand"
+    inputs, folder = "zoo/inputs/r003_cool", zoo.folder / "zoo/checkpoints/by_hand"
     folder.mkdir()
     names = ("weights", "metadata", "history", "metrics", "speed")
-    paths = " ".join(f"--{name} checkpoints/by_hand/{name}" for name in names)
+    paths = " ".join(f"--{name} zoo/checkpoints/by_hand/{name}" for name in names)
     train = f"python -m stages.train @{inputs}/train.args --settings {inputs}/train-0.json {paths}"
     zoo.run(train, OMP_NUM_THREADS="2")  # two threads would change the weights
-    weights = zoo.folder / "checkpoints/zoo/r003_cool-0.safetensors"
+    weights = zoo.folder / "zoo/checkpoints/r003_cool-0.safetensors"
     assert (folder / "weights").read_bytes() == weights.read_bytes()
     assert json.loads((folder / "speed").read_text())["threads"] == 1
 
@@ -94,7 +94,20 @@ def test_a_change_of_a_model_s_code_reruns_its_rows_only(zoo: Zoo) -> None:
     assert {"train@r003_cool-0", "cost@r003_cool"} <= row_stages(logs(zoo)) <= expected
     assert not row_stages(output)
     source.write_text(before)
-    zoo.run("git checkout -q . && dvc checkout -q zoo/dvc.yaml")
+    zoo.run("git checkout -q . && dvc --cd zoo checkout -q")
+
+
+@pytest.mark.slow
+def test_an_experiment_trains_the_row_that_it_changes(zoo: Zoo) -> None:
+    """Also in a temporary folder, to which the images of the main pipeline are copied."""
+    value = "rows.r003_cool.train.label_smoothing"
+    copies = "-C ../data/beton -C ../data/index"
+    expected = {"train@r003_cool-0", "evaluate@r003_cool-0"}
+    assert row_stages(zoo.run(f"cd zoo && dvc exp run -S +{value}=0.1")) == expected
+    assert row_stages(zoo.run(f"cd zoo && dvc exp run --temp {copies} -S {value}=0.2")) == expected
+    zoo.run("git checkout -q . && dvc --cd zoo checkout -q")
+    assert ran(zoo.run(RUN)) == []
+    assert not list((zoo.folder / "zoo/.resume").iterdir()), "a snapshot is left after its run"
 
 
 @pytest.mark.slow

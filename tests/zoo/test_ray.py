@@ -36,11 +36,18 @@ def trained(output: str) -> list[str]:
     return [stage for stage in ran(output) if stage.startswith("train@")]
 
 
+def add_remotes(project: Project) -> None:
+    """Add and commit a remote of each DVC repository, beside the project."""
+    project.run("dvc remote add -q -d store ../store")
+    project.run("dvc --cd zoo remote add -q -d store ../../zoo_store")
+    project.run("git commit -q -a -m remotes")
+
+
 @pytest.fixture(scope="module")
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
     """Return a zoo of two rows with a DVC remote beside it, committed and not run yet."""
     made = Zoo(tmp_path_factory.mktemp("zoo") / "minet", ROWS)
-    made.run("dvc remote add -q -d store ../store && git commit -q -a -m remote")
+    add_remotes(made)
     return made
 
 
@@ -48,9 +55,10 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
 def first(zoo: Zoo) -> Clone:
     """Return a clone that has reproduced one row and pushed it."""
     made = Clone(zoo, zoo.folder.parent / "first")
-    row = "zoo/dvc.yaml:evaluate@r003_slice_r-0 zoo/dvc.yaml:cost@r003_slice_r"
-    assert trained(made.run(f"dvc repro {row}")) == ["train@r003_slice_r-0"]
-    made.run("dvc push -q --run-cache")
+    row = "evaluate@r003_slice_r-0 cost@r003_slice_r"
+    made.run("dvc repro beton")
+    assert trained(made.run(f"dvc --cd zoo repro {row}")) == ["train@r003_slice_r-0"]
+    made.run("dvc push -q --run-cache && dvc --cd zoo push -q --run-cache")
     return made
 
 
@@ -58,7 +66,8 @@ def first(zoo: Zoo) -> Clone:
 def second(zoo: Zoo, first: Clone) -> Clone:
     """Return another clone of the same commit that has run the rest; its `output` is a file."""
     made = Clone(zoo, zoo.folder.parent / "second")
-    (made.folder / "output").write_text(made.run("dvc repro --pull zoo/dvc.yaml"))
+    output = made.run("dvc repro --pull beton && dvc --cd zoo repro --pull")
+    (made.folder / "output").write_text(output)
     return made
 
 
@@ -67,9 +76,9 @@ def test_what_another_clone_has_pushed_does_not_run_again(first: Clone, second: 
     """As docs/zoo.md describes for several machines without Ray."""
     output = (second.folder / "output").read_text()
     assert trained(output) == ["train@r003_cnn3-0"]
-    assert "Stage 'zoo/dvc.yaml:train@r003_slice_r-0' is cached" in output
+    assert "Stage 'train@r003_slice_r-0' is cached" in output
     assert not {"sample", "beton@train", "beton@val", "beton@test"} & set(ran(output))
-    weights = "checkpoints/zoo/r003_slice_r-0.safetensors"
+    weights = "zoo/checkpoints/r003_slice_r-0.safetensors"
     assert (first.folder / weights).read_bytes() == (second.folder / weights).read_bytes()
 
 
@@ -80,10 +89,10 @@ def test_input_paths_of_a_row_are_listed_once(tmp_path: Path) -> None:
     (folder / "evaluate.args").write_text("--test=data/t.beton\n--index=data/t.csv\n")
     named = ["data/a.beton", "data/a.json", "data/classes.csv", "data/t.beton", "data/t.csv"]
     expected = sorted([*named, "data/t.json", str(folder)])
-    trains = [Target("zoo/dvc.yaml", stage, "r_one", 0) for stage in ("train", "evaluate")]
+    trains = [Target(stage, "r_one", 0) for stage in ("train", "evaluate")]
     assert input_paths(trains, tmp_path) == expected
-    assert input_paths([Target("zoo/dvc.yaml", "cost", "r_one")], tmp_path) == expected
-    trained = {"checkpoints/zoo/r_one-0.safetensors", "zoo/runs/r_one/0/model.json"}
+    assert input_paths([Target("cost", "r_one")], tmp_path) == expected
+    trained = {"zoo/checkpoints/r_one-0.safetensors", "zoo/runs/r_one/0/model.json"}
     assert set(input_paths(trains[1:], tmp_path)) == trained | set(expected)
 
 
@@ -96,7 +105,8 @@ class Bare(Project):
         (folder / "params.yaml").write_text("a: 1\n")
         self.run(
             "git init -q -b main && git config user.name t && git config user.email t@localhost"
-            " && dvc init -q && git add -A && git commit -q -m first"
+            " && dvc init -q && mkdir zoo && cd zoo && dvc init -q --subdir"
+            " && git add -A && git commit -q -m first"
         )
 
 
@@ -106,12 +116,20 @@ def bare(tmp_path: Path) -> Bare:
 
 
 def test_a_tree_that_nodes_cannot_clone_is_rejected(bare: Bare) -> None:
-    with pytest.raises(InputError, match="no default DVC remote"):
+    with pytest.raises(InputError, match=r"no default DVC remote in \.dvc/config"):
         find_origin(bare.folder, None)
     bare.run("dvc config core.remote lost && git commit -q -a -m lost")
-    with pytest.raises(InputError, match=r"core.remote is 'lost'; DVC has the remotes \[\]"):
+    with pytest.raises(InputError, match=r"core.remote is 'lost' in \.dvc/config; it has \[\]"):
         find_origin(bare.folder, None)
-    bare.run("dvc remote add -q -d far https://localhost/store && git commit -q -a -m remote")
+    bare.run("dvc remote add -q -d -f near ../store && git commit -q -a -m remote")
+    with pytest.raises(
+        InputError, match=r"no default .* in zoo/\.dvc/config.*`dvc --cd zoo remote"
+    ):
+        find_origin(bare.folder, None)
+    bare.run("dvc --cd zoo remote add -q -d far https://localhost/store")
+    with pytest.raises(InputError, match="nodes clone the last commit"):
+        find_origin(bare.folder, None)
+    bare.run("git commit -q -a -m remote")
     with pytest.raises(InputError, match="shares no run cache over http"):
         find_origin(bare.folder, None)
     (bare.folder / "params.yaml").write_text("a: 2\n")
@@ -121,18 +139,20 @@ def test_a_tree_that_nodes_cannot_clone_is_rejected(bare: Bare) -> None:
 
 
 def test_locks_and_tables_need_not_be_committed(bare: Bare) -> None:
-    bare.run("dvc remote add -q -d store ../store && git commit -q -a -m remote")
-    (bare.folder / "zoo").mkdir()
+    add_remotes(bare)
     for name in ("dvc.lock", "zoo/dvc.lock", "zoo/table.md"):
         (bare.folder / name).write_text("new\n")
     find_origin(bare.folder, None)
 
 
 def test_nodes_clone_origin_only_if_it_has_the_commit(bare: Bare, tmp_path: Path) -> None:
-    bare.run("dvc remote add -q -d store ../store && git commit -q -a -m remote")
+    add_remotes(bare)
     origin = find_origin(bare.folder, None)
     assert origin.source == str(bare.folder)
-    assert origin.remote == ("store", str(tmp_path / "store"))
+    assert origin.remotes == {
+        ".": ("store", str(tmp_path / "store")),
+        "zoo": ("store", str(tmp_path / "zoo_store")),
+    }
     assert origin.commit == bare.run("git rev-parse HEAD").strip()
     bare.run("git init -q --bare ../origin && git remote add origin ../origin")
     bare.run("git push -q origin main")
@@ -194,8 +214,8 @@ def test_a_row_stops_at_the_step_that_fails_and_leaves_nothing(
     monkeypatch.setattr(ray_worker, "_SHUTDOWN_S", 0.0)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     code, _, log = ray_worker.reproduce_row(
-        source=str(bare.folder), commit="0" * 40, remote=("store", str(tmp_path / "store")),
-        locks={}, inputs=[], targets=[], workers=1,
+        source=str(bare.folder), commit="0" * 40, remotes={".": ("store", str(tmp_path / "store"))},
+        locks={}, inputs={}, targets=[], workers=1,
     )  # fmt: skip
     assert code != 0
     assert "0" * 40 in log
@@ -253,7 +273,8 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def fresh(zoo: Zoo, tmp_path: Path) -> Clone:
     """Return a clone with an empty remote: no stage has run anywhere."""
     made = Clone(zoo, tmp_path / "driver")
-    made.run("dvc remote modify --local store url ../store")
+    for folder, store in {".": "store", "zoo": "zoo_store"}.items():
+        made.run(f"dvc --cd {folder} remote modify --local store url {tmp_path / store}")
     return made
 
 

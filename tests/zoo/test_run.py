@@ -11,15 +11,13 @@ import yaml
 
 from minet.core.errors import InputError
 from minet.zoo import run as zoo_run
-from minet.zoo.targets import Target, changed_runs, duplicate_runs
+from minet.zoo.targets import Target, by_repository, changed_runs, duplicate_runs
 from tests.helpers.tree import ROOT
-
-PIPELINE = "zoo/dvc.yaml"
 
 
 def target(name: str) -> Target:
     """Return the target of a stage, row and seed: `train@a-0`."""
-    parsed = Target.parse(f"{PIPELINE}:{name}")
+    parsed = Target.parse(name)
     assert parsed is not None
     return parsed
 
@@ -27,14 +25,14 @@ def target(name: str) -> Target:
 @pytest.mark.parametrize(
     ("address", "expected"),
     [
-        ("zoo/dvc.yaml:train@r003_cool-0", Target(PIPELINE, "train", "r003_cool", 0)),
-        ("zoo/dvc.yaml:evaluate@a_50-4294967295", Target(PIPELINE, "evaluate", "a_50", 2**32 - 1)),
-        ("zoo/dvc.yaml:cost@r003_cool_50", Target(PIPELINE, "cost", "r003_cool_50")),
-        ("zoo/dvc.yaml:compare", None),
-        ("zoo/dvc.yaml:inputs@r003_cool", None),
-        ("zoo/dvc.yaml:beton@five_512-train", None),
+        ("train@r003_cool-0", Target("train", "r003_cool", 0)),
+        ("evaluate@a_50-4294967295", Target("evaluate", "a_50", 2**32 - 1)),
+        ("cost@r003_cool_50", Target("cost", "r003_cool_50")),
+        ("compare", None),
+        ("inputs@r003_cool", None),
+        ("beton@five_512-train", None),
         ("train", None),
-        ("dvc.yaml:train@r003_cool-0", None),
+        ("other/dvc.yaml:train@r003_cool-0", None),
     ],
 )
 def test_an_address_is_parsed_and_written_again(address: str, expected: Target | None) -> None:
@@ -50,7 +48,7 @@ def test_a_mistake_in_the_settings_is_reported_before_dvc_runs(
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(raw_params))
     (tmp_path / "zoo/params.yaml").write_text(yaml.safe_dump(raw | {"seeds": 3}))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(zoo_run, "_dvc", lambda _: pytest.fail("DVC was run"))
+    monkeypatch.setattr(zoo_run, "_dvc", lambda *_: pytest.fail("DVC was run"))
     for run in (
         lambda: zoo_run.run_zoo(2, 2),
         lambda: zoo_run.run_zoo_on_ray("auto", 1, None),
@@ -61,11 +59,18 @@ def test_a_mistake_in_the_settings_is_reported_before_dvc_runs(
 
 def test_changed_targets_are_grouped_by_run_and_ordered_by_stage() -> None:
     names = ("cost@a", "evaluate@a-0", "train@a-0", "train@b-1", "cost@c", "compare", "inputs@a")
-    status = [*(f"{PIPELINE}:{name}" for name in names), "train", "dvc.yaml:cost"]
-    assert changed_runs(status) == {
+    assert changed_runs(names) == {
         "a-0": [target(name) for name in ("train@a-0", "evaluate@a-0", "cost@a")],
         "b-1": [target("train@b-1"), target("evaluate@b-1")],
         "c": [target("cost@c")],
+    }
+
+
+def test_paths_are_divided_between_the_repositories() -> None:
+    paths = ["zoo/inputs/a", "data/beton/val.json", "zoo/data/b/index/test.csv", "data/a.csv"]
+    assert by_repository(paths) == {
+        Path(): ["data/a.csv", "data/beton/val.json"],
+        Path("zoo"): ["data/b/index/test.csv", "inputs/a"],
     }
 
 
