@@ -15,7 +15,7 @@ from minet.dry_run import block_problems, data_problems, run_problems, weights_f
 from minet.evaluate.config import EvaluateSettings
 from minet.models.registry import MODELS, pretrained_url, reinitialized_layers
 from minet.nn.config import WeightsSettings
-from minet.params import Params, check_params, read_yaml, recipe
+from minet.params import Params, check_params, read_yaml, recipe, recipe_summary
 from minet.train.config import IMAGENET, RANDOM, RunSettings
 
 
@@ -40,6 +40,7 @@ def main() -> None:
     problems += [*block_problems(raw.get("models")), *data_problems(raw, args.sample)]
     if params is None or problems:
         raise InputError(*(f"{args.params}: {problem}" for problem in problems))
+    print("".join(f"{line}\n" for line in recipe_summary(params)), end="", flush=True)
     stages = stage_settings(params)
     problems = [
         *run_problems(stages.train, stages.evaluate, stages.cost),
@@ -63,7 +64,10 @@ def stage_settings(params: Params) -> StageSettings:
     return StageSettings(
         sample=params.sample,
         index=DataSettings(**params.data.model_dump(exclude={"cache"})),
-        beton=BetonRunSettings(root=params.data.root, **params.beton.model_dump()),
+        beton=BetonRunSettings(
+            root=params.data.root,
+            **params.beton.model_dump() | {"jpeg_quality": params.beton.quality},
+        ),
         weights=_weights(params),
         train=RunSettings(
             **chosen,
@@ -77,7 +81,7 @@ def stage_settings(params: Params) -> StageSettings:
         cost=CostRunSettings(
             **chosen,
             channels=len(input_channels(own.channels, own.channel_mode)),
-            input_px=params.cost.input_px,
+            input_px=params.cost.input_px or own.input_px,
         ),
     )
 
