@@ -21,7 +21,6 @@ from minet.recipes import (
     TrainPatch,
     channel_test_problems,
     given,
-    model_problems,
     named_recipe,
 )
 from minet.train.config import RANDOM, TrainSettings
@@ -42,9 +41,7 @@ class DataSection(DataSettings):
 class Params(Settings):
     """params.yaml as a whole."""
 
-    model: str = Field(
-        description="Name of the model to train.",
-    )
+    model: str = Field(description="Name of the model to train.")
     also: tuple[str, ...] = Field(
         description="Names of models that are trained, scored and costed beside it; `model` may be "
         "among them.",
@@ -56,25 +53,15 @@ class Params(Settings):
     seed: Seed = Field(
         description="Seed of initial weights, order of images, augmentation and dropout.",
     )
-    sample: SampleSettings = Field(
-        description="The synthetic data set.",
-    )
-    data: DataSection = Field(
-        description="The images.",
-    )
-    beton: BetonSettings = Field(
-        description="How images are stored.",
-    )
+    sample: SampleSettings = Field(description="The synthetic data set.")
+    data: DataSection = Field(description="The images.")
+    beton: BetonSettings = Field(description="How images are stored.")
     train: TrainPatch = Field(
         description="Settings of training that win over those of the recipe; null is as the recipe "
         "says.",
     )
-    evaluate: EvaluateSettings = Field(
-        description="Evaluation on the test split.",
-    )
-    cost: CostSettings = Field(
-        description="The cost of the model.",
-    )
+    evaluate: EvaluateSettings = Field(description="Evaluation on the test split.")
+    cost: CostSettings = Field(description="The cost of the model.")
     recipes: dict[str, TrainPatch] = Field(
         description="Training recipes: `default` has all settings, the others change some of them.",
     )
@@ -156,7 +143,7 @@ def check_params(
         problems = setting_problems(error, Params)
     problems += [*_recipe_name_problems(raw), *_model_problems(raw, known_models)]
     if params is not None and not problems:
-        problems = list(dict.fromkeys(_whole_problems(params)))
+        problems = _whole_problems(params)
     return params, problems
 
 
@@ -190,23 +177,21 @@ def recipe_summary(params: Params) -> list[str]:
     return [f"{', '.join(names)}: {line}" for line, names in models.items()]
 
 
-def _whole_problems(params: Params) -> Iterator[str]:
-    """Yield problems of settings that are valid by themselves."""
-    default = given(params.recipes[DEFAULT_RECIPE])
-    problems = model_problems(TrainSettings, default, f"recipes.{DEFAULT_RECIPE}")
-    if problems:
-        yield from problems
-        return
-    for name in params.recipes:
-        problems += named_recipe(params.recipes, name).problems() if name != DEFAULT_RECIPE else []
-    yield from problems
-    for model in () if problems else params.selected():
-        layers = recipe_layers(params, model)
-        found = layers.problems()
-        yield from found
-        if not found:
-            yield from channel_test_problems("evaluate", params.evaluate.missing_channels, layers)
-    yield from ineffective("beton", params.beton)
+def _whole_problems(params: Params) -> list[str]:
+    """Return problems of settings that are valid by themselves."""
+    recipes = {name: named_recipe(params.recipes, name) for name in params.recipes}
+    problems = recipes.pop(DEFAULT_RECIPE).contradictions()
+    problems = problems or [text for one in recipes.values() for text in one.problems()]
+    problems = problems or [
+        text for model in params.selected() for text in _training_problems(params, model)
+    ]
+    return [*dict.fromkeys(problems), *ineffective("beton", params.beton)]
+
+
+def _training_problems(params: Params, model: str) -> list[str]:
+    """Return problems of what a model is trained with, and of its test on channel sets."""
+    layers, missing_channels = recipe_layers(params, model), params.evaluate.missing_channels
+    return layers.problems() or list(channel_test_problems("evaluate", missing_channels, layers))
 
 
 def _recipe_name_problems(raw: Mapping[str, Any]) -> Iterator[str]:

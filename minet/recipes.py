@@ -49,10 +49,9 @@ class Recipe:
 
     def place(self, key: str) -> str:
         """Return the full key of the value that wins: "recipes.fast.lr" for "lr"."""
-        for place, changes in reversed(self.layers):
-            if any(name == key or name.startswith(f"{key}.") for name, _ in flatten(changes)):
-                return f"{place}.{key}" if place else key
-        return key
+        layers = [layer for layer in self.layers if key in dict(flatten(layer.changes))]
+        place = (layers or self.layers)[-1 if layers else 0].place
+        return f"{place}.{key}" if place else key
 
     def problems(self) -> list[str]:
         """Return what is wrong with the last layer: by itself, with the others, without effect."""
@@ -82,8 +81,13 @@ class Recipe:
         return lines
 
     def _with_places(self, problem: str) -> str:
-        key, _, text = problem.partition(" ")
-        return f"{self.place(key)} {_NAMES.sub(lambda name: self.place(_KEYS[name[0]]), text)}"
+        """Return a problem of TrainSettings with the places of the settings that it names."""
+        what, separator, text = problem.partition("; ")
+        text = _NAMES.sub(lambda name: self.place(_KEYS[name[0]]), text)
+        key, _, value = what.partition(" ")
+        if separator and key == "augment":  # the text names one of its settings
+            return text
+        return f"{self.place(key)} {value}{separator}{text}"
 
     def ineffective(self, layer: Layer) -> Iterator[tuple[str, str]]:
         """Yield values of a layer that change nothing, with why, and what to write instead."""

@@ -14,7 +14,7 @@ def hidden_settings(zoo: Zoo, params: Params) -> Iterator[str]:
     """Yield what was set and changes no row, or is other than rows say, for `rows` to print."""
     keys = ", ".join(f"train.{key}" for key, _ in flatten(given(params.train)))
     if keys:
-        yield f"params.yaml: {keys} changes no row: rows are based on recipes.default"
+        yield f"params.yaml: {keys} change no row: rows are based on recipes.default"
     if params.recipe is not None:
         yield f"params.yaml: recipe {params.recipe} changes no row: each has a recipe of the zoo"
     yield from _cut_by_budget(zoo, params)
@@ -39,5 +39,5 @@ def _cut_by_budget(zoo: Zoo, params: Params) -> Iterator[str]:
         cut |= {"initial is random": initial} if initial else {}
     for what, values in cut.items():
         others = ", ".join(map(str, sorted(set(values))))
-        yield f"budget {zoo.budget}: {what} in {len(values)} rows, not {others}"
+        yield f"budget {zoo.budget}: {what} in {len(values)} of {len(zoo.rows)} rows, not {others}"
     yield from (f"budget {zoo.budget}: {text}" for text in without_effect)
