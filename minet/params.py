@@ -1,33 +1,32 @@
 """Strict reading of params.yaml: all problems are reported together, before any stage runs."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
-from minet.beton.config import BetonSettings
+from minet.beton.config import BetonSettings, ineffective
 from minet.core.errors import InputError
-from minet.core.settings import (
-    Seed,
-    Settings,
-    choices,
-    merge,
-    parse,
-    patch_of,
-    setting_problems,
-)
+from minet.core.settings import Seed, Settings, choices, parse, setting_problems
 from minet.cost.config import CostSettings
 from minet.data.config import DataSettings, SampleSettings
 from minet.evaluate.config import EvaluateSettings
 from minet.loader.config import Cache
+from minet.recipes import (
+    DEFAULT_RECIPE,
+    Recipe,
+    TrainPatch,
+    channel_test_problems,
+    given,
+    named_recipe,
+)
 from minet.train.config import RANDOM, TrainSettings
 
-DEFAULT_RECIPE = "default"  # `train` with the changes of the model's block, nothing else
-_OLD_DEFAULT_RECIPE = "own"
-TrainPatch = patch_of(TrainSettings)
+_OWN_RECIPE = "own"  # old name of null
+_NO_ARGUMENTS = ("weights", "recipe", "train")  # keys of a model's block; `train` is an old one
 
 
 class DataSection(DataSettings):
@@ -42,47 +41,48 @@ class DataSection(DataSettings):
 class Params(Settings):
     """params.yaml as a whole."""
 
-    model: str = Field(
-        description="Name of the model to train.",
-    )
+    model: str = Field(description="Name of the model to train.")
     also: tuple[str, ...] = Field(
-        description="Names of models that are trained, evaluated and compared beside it.",
+        description="Names of models that are trained, scored and costed beside it; `model` may be "
+        "among them.",
     )
-    recipe: str = Field(
-        description="Block of `recipes` that changes `train` and the model's changes of it; "
-        "`default` is none.",
+    recipe: str | None = Field(
+        description="Recipe of all models that are trained, a key of `recipes`; null is the one "
+        "that a model names, or `default`.",
     )
     seed: Seed = Field(
         description="Seed of initial weights, order of images, augmentation and dropout.",
     )
-    sample: SampleSettings = Field(
-        description="The synthetic data set.",
+    sample: SampleSettings = Field(description="The synthetic data set.")
+    data: DataSection = Field(description="The images.")
+    beton: BetonSettings = Field(description="How images are stored.")
+    train: TrainPatch = Field(
+        description="Settings of training that win over those of the recipe; null is as the recipe "
+        "says.",
     )
-    data: DataSection = Field(
-        description="The images.",
-    )
-    beton: BetonSettings = Field(
-        description="How images are stored.",
-    )
-    train: TrainSettings = Field(
-        description="The training recipe.",
-    )
-    evaluate: EvaluateSettings = Field(
-        description="Evaluation on the test split.",
-    )
-    cost: CostSettings = Field(
-        description="The cost of the model.",
-    )
-    recipes: dict[str, dict[str, Any]] = Field(
-        description="Named changes of `train`, for any model.",
+    evaluate: EvaluateSettings = Field(description="Evaluation on the test split.")
+    cost: CostSettings = Field(description="The cost of the model.")
+    recipes: dict[str, TrainPatch] = Field(
+        description="Training recipes: `default` has all settings, the others change some of them.",
     )
     models: dict[str, dict[str, Any]] = Field(
-        description="For each model its arguments, its initial `weights`, and under `train` its "
-        "changes of `train`.",
+        description="For each model its arguments, its initial `weights`, and the name of its "
+        "`recipe`.",
     )
 
+    @field_validator("also")
+    @classmethod
+    def _are_distinct(cls, also: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(also)) < len(also):
+            raise ValueError("must be distinct")
+        return also
+
+    def selected(self) -> tuple[str, ...]:
+        """Return the models that are trained, `model` first, each once."""
+        return tuple(dict.fromkeys((self.model, *self.also)))
+
     def arguments(self, model: str) -> dict[str, Any]:
-        """Return a model's arguments, without `weights` and `train`."""
+        """Return a model's arguments."""
         return own_arguments(self.models[model])
 
     def weights(self, model: str) -> str:
@@ -91,8 +91,8 @@ class Params(Settings):
 
 
 def own_arguments(block: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments in a block of `models`, without `weights` and `train`."""
-    return {key: value for key, value in block.items() if key not in ("weights", "train")}
+    """Return the arguments in a block of `models`, without its `weights` and `recipe`."""
+    return {key: value for key, value in block.items() if key not in _NO_ARGUMENTS}
 
 
 class _Yaml12(yaml.SafeLoader):
@@ -136,94 +136,101 @@ def check_params(
     raw: Mapping[str, Any], known_models: Collection[str]
 ) -> tuple[Params | None, list[str]]:
     """Check all sections; return each problem with its key, its value and what is allowed."""
-    params, problems, train = None, [], raw.get("train")
+    params, problems = None, []
     try:
         params = parse(Params, raw)
     except ValidationError as error:
         problems = setting_problems(error, Params)
-        if any(detail["loc"][:1] == ("train",) for detail in error.errors()):
-            train = None
-    problems += _recipe_problems(raw, train) + _model_problems(raw, train, known_models)
+    problems += [*_recipe_name_problems(raw), *_model_problems(raw, known_models)]
     if params is not None and not problems:
-        changed = f"train, changed by models.{params.model}.train and recipe {params.recipe}:"
-        problems = [
-            f"{changed} {problem}"
-            for problem in _problems(TrainSettings, _merged_recipe(params, params.model))
-        ]
+        problems = _whole_problems(params)
     return params, problems
 
 
+def default_recipe(params: Params) -> TrainSettings:
+    """Return `recipes.default`, which rows of the zoo change too."""
+    return named_recipe(params.recipes, DEFAULT_RECIPE).settings()
+
+
 def recipe(params: Params, model: str) -> TrainSettings:
-    """Return a model's recipe: `train`, changed by `models.<model>.train`, then by the recipe."""
-    return parse(TrainSettings, _merged_recipe(params, model))
+    """Return what a model is trained with: its recipe, over which `train` wins."""
+    return recipe_layers(params, model).settings()
 
 
-def _merged_recipe(params: Params, model: str) -> dict[str, Any]:
-    own = merge(params.train.model_dump(mode="json"), params.models[model].get("train", {}))
-    return merge(own, params.recipes.get(params.recipe, {}))
+def recipe_layers(params: Params, model: str) -> Recipe:
+    """Return a model's recipe as layers: `recipes.default`, one other recipe, `train`."""
+    name = params.recipe or params.models[model].get("recipe") or DEFAULT_RECIPE
+    return named_recipe(params.recipes, name).over("train", given(params.train))
 
 
-def _model_problems(
-    raw: Mapping[str, Any], train: Mapping[str, Any] | None, known_models: Collection[str]
-) -> list[str]:
-    """Return problems of `model` and of the changes of `train` under `models`."""
-    problems = []
-    model, blocks = raw.get("model"), raw.get("models")
-    if isinstance(model, str) and model not in known_models:
-        problems.append(f"model is {model!r}; {choices(model, known_models)}")
-    if not isinstance(blocks, dict):
-        return problems
-    problems += [
-        f"models.{name} is not a model; {choices(name, known_models)}"
-        for name in map(str, blocks)
-        if name not in known_models
+def recipe_summary(params: Params) -> list[str]:
+    """Return what each model's training has other than `recipes.default`, and from where."""
+    models: dict[str, list[str]] = {}
+    for model in params.selected():
+        lines = recipe_layers(params, model).differences()
+        own = params.models[model].get("recipe")
+        if params.recipe and own and own != params.recipe:
+            unused = "; ".join(named_recipe(params.recipes, own).differences())
+            lines.insert(0, f"recipe {params.recipe}, not its own ({unused})")
+        for line in lines:
+            models.setdefault(line, []).append(model)
+    return [f"{', '.join(names)}: {line}" for line, names in models.items()]
+
+
+def _whole_problems(params: Params) -> list[str]:
+    """Return problems of settings that are valid by themselves."""
+    recipes = {name: named_recipe(params.recipes, name) for name in params.recipes}
+    problems = recipes.pop(DEFAULT_RECIPE).contradictions()
+    problems = problems or [text for one in recipes.values() for text in one.problems()]
+    problems = problems or [
+        text for model in params.selected() for text in _training_problems(params, model)
     ]
-    if isinstance(model, str) and model in known_models and model not in blocks:
-        problems.append(f"models.{model} is missing; add `{model}: {{}}` under models")
-    for name, block in blocks.items():
-        if isinstance(block, dict) and "train" in block:
-            problems += change_problems(f"models.{name}.train", train, block["train"])
-    return problems
+    return [*dict.fromkeys(problems), *ineffective("beton", params.beton)]
 
 
-def _recipe_problems(raw: Mapping[str, Any], train: Mapping[str, Any] | None) -> list[str]:
-    """Return problems of `recipe` and of the blocks under `recipes`."""
-    name, recipes = raw.get("recipe"), raw.get("recipes")
+def _training_problems(params: Params, model: str) -> list[str]:
+    """Return problems of what a model is trained with, and of its test on channel sets."""
+    layers, missing_channels = recipe_layers(params, model), params.evaluate.missing_channels
+    return layers.problems() or list(channel_test_problems("evaluate", missing_channels, layers))
+
+
+def _recipe_name_problems(raw: Mapping[str, Any]) -> Iterator[str]:
+    """Yield problems of names of recipes, and the lack of a default."""
+    recipes, names = raw.get("recipes"), {"recipe": raw.get("recipe")}
     if not isinstance(recipes, dict):
-        return []
-    problems = []
-    if isinstance(name, str) and name not in (DEFAULT_RECIPE, *recipes):
-        allowed = choices(name, [DEFAULT_RECIPE, *map(str, recipes)])
-        if name == _OLD_DEFAULT_RECIPE:
-            allowed = f"{name} was renamed to {DEFAULT_RECIPE}"
-        problems.append(f"recipe is {name!r}; {allowed}")
-    if DEFAULT_RECIPE in recipes:
-        problems.append(
-            f"recipes.{DEFAULT_RECIPE} is not a recipe: "
-            f"`recipe: {DEFAULT_RECIPE}` applies no block of recipes"
-        )
-    for key, changes in recipes.items():
-        if isinstance(changes, dict):  # others are reported with the sections
-            problems += change_problems(f"recipes.{key}", train, changes)
-    return problems
+        return
+    if DEFAULT_RECIPE not in recipes:
+        yield f"recipes.{DEFAULT_RECIPE} is missing"
+    for model, block in _blocks(raw).items():
+        name = names[f"models.{model}.recipe"] = block.get("recipe")
+        if not isinstance(name, str | None):
+            yield f"models.{model}.recipe is {name!r}; must be a key of recipes"
+    for key, name in names.items():
+        if isinstance(name, str) and name not in recipes:
+            renamed = f"{name} was renamed to null" if name == _OWN_RECIPE else None
+            yield f"{key} is {name!r}; {renamed or choices(name, [*map(str, recipes)])}"
 
 
-def change_problems(key: str, train: Mapping[str, Any] | None, changes: Any) -> list[str]:
-    """Return problems of changes of `train`, each with its key below `key`.
+def _model_problems(raw: Mapping[str, Any], known_models: Collection[str]) -> Iterator[str]:
+    """Yield problems of `model`, `also` and blocks under `models`."""
+    also, blocks = raw.get("also"), raw.get("models")
+    names = {"model": [raw.get("model")], "also": also if isinstance(also, list) else []}
+    for key, name in ((key, name) for key, group in names.items() for name in group):
+        if isinstance(name, str) and name not in known_models:
+            yield f"{key} is {name!r}; {choices(name, known_models)}"
+        elif isinstance(name, str) and isinstance(blocks, dict) and name not in blocks:
+            yield f"models.{name} is missing; add `{name}: {{}}` under models"
+    for name in blocks.keys() - set(known_models) if isinstance(blocks, dict) else ():
+        yield f"models.{name} is not a model; {choices(str(name), known_models)}"
+    for name, block in _blocks(raw).items():
+        if "train" in block:
+            yield (
+                f"models.{name}.train was moved to recipes: write its settings under "
+                f"recipes.{name}, and models.{name}.recipe: {name}"
+            )
 
-    Changes are checked as part of the whole, since some ranges depend on other settings; where
-    `train` itself is not valid (None), which is reported by itself, they are checked alone.
-    """
-    if not isinstance(changes, dict):
-        return [f"{key} is {changes!r}; must be a mapping of settings of train"]
-    if train is None:
-        return _problems(TrainPatch, changes, key)
-    return _problems(TrainSettings, merge(train, changes), key)
 
-
-def _problems(kind: type[Settings], raw: Mapping[str, Any], *prefix: str) -> list[str]:
-    try:
-        parse(kind, raw)
-    except ValidationError as error:
-        return setting_problems(error, kind, prefix=prefix)
-    return []
+def _blocks(raw: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    blocks = raw.get("models")
+    pairs = blocks.items() if isinstance(blocks, dict) else ()
+    return {str(name): block for name, block in pairs if isinstance(block, dict)}

@@ -19,7 +19,7 @@ from minet.evaluate.config import EvaluateSettings
 from minet.evaluate.summary import PublishSettings
 from minet.models.registry import MODELS, pretrained_url, reinitialized_layers
 from minet.nn.config import WeightsSettings
-from minet.params import Params, check_params, read_yaml, recipe
+from minet.params import Params, check_params, read_yaml, recipe, recipe_summary
 from minet.train.config import IMAGENET, RANDOM, RunSettings
 
 
@@ -44,6 +44,7 @@ def main() -> None:
     """
     args = parse_paths(__doc__, "params", "sample", "weights", "scores", "out", "run")
     params = _read_params(args.params, args.sample)
+    print("".join(f"{line}\n" for line in recipe_summary(params)), end="", flush=True)
     models = {name: stage_settings(params, name) for name in (params.model, *params.also)}
     problems = list(_model_problems(params, models, args.weights))
     if problems:
@@ -82,7 +83,10 @@ def stage_settings(params: Params, model: str | None = None) -> StageSettings:
     return StageSettings(
         sample=SampleRunSettings(**params.sample.model_dump()),
         index=DataSettings(**params.data.model_dump(exclude={"cache"})),
-        beton=BetonRunSettings(root=params.data.root, **params.beton.model_dump()),
+        beton=BetonRunSettings(
+            root=params.data.root,
+            **params.beton.model_dump() | {"jpeg_quality": params.beton.quality},
+        ),
         weights=_weights(params, model),
         train=RunSettings(
             **named,

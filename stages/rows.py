@@ -19,6 +19,7 @@ from minet.models.registry import (
 from minet.nn.config import WeightsSettings
 from minet.params import Params
 from minet.zoo.config import RowSettings, Zoo, ZooSettings
+from minet.zoo.hidden import hidden_settings
 from minet.zoo.rows import check_packages, read_zoo, row_settings, variant_settings
 
 
@@ -37,6 +38,8 @@ def main() -> None:
     with atomic_dir(args.out) as folder:
         for name, settings in settings_files(zoo, params, rows):
             write_json(folder / f"{name}.json", settings.model_dump(mode="json"))
+    for line in hidden_settings(zoo, params):
+        print(line)
     print(f"{len(rows)} rows, budget {zoo.budget}, seeds {', '.join(map(str, zoo.seeds))}")
 
 

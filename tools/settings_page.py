@@ -10,6 +10,8 @@ from pydantic.fields import FieldInfo
 from minet.core.files import atomic_write
 from minet.core.settings import Settings, flatten
 from minet.params import Params, read_yaml
+from minet.recipes import DEFAULT_RECIPE, TrainPatch
+from minet.train.config import TrainSettings
 from minet.zoo.config import Zoo
 
 PAGE, PARAMS, ZOO = Path("docs/settings.md"), Path("params.yaml"), Path("zoo/params.yaml")
@@ -19,14 +21,19 @@ _PARAMS_TITLE = """# Settings
 `minet/params.py`) and the committed values: edit those, not the page.
 
 `dvc exp run -S <key>=<value>` changes a setting of `params.yaml` for one experiment. A list is
-written as `-S 'train.milestones=[6,9]'`; `-S +<key>=<value>` adds a key that the file does not
-have, such as `+models.rrdb.train.lr=0.01`. All settings are checked before any stage runs.
+written as `-S 'train.milestones=[6,9]'`, an empty value as `null`; `-S +<key>=<value>` adds a key
+that the file does not have, such as `+recipes.cnn3.epochs=20`. All settings are checked before
+any stage runs: one that is not allowed, or that others leave without effect, is an error.
+
+Training has the settings of `recipes.default`, over them those of one other recipe (`recipe`, or
+else the one that the model names), and over both those under `train`. Each key of `train` is null
+in `params.yaml`, as the recipe says; below, its default is that of `recipes.default`.
 """
 _MODELS_TITLE = """## `models.<model>`
 
 A block has the model's arguments; `weights`, which are `random`, `imagenet` (where torchvision has
-them) or the name of a file in `data/weights`; and under `train` the changes of `train` for this
-model.
+them) or the name of a file in `data/weights`; and `recipe`, a key of `recipes`, `default` where it
+is left out.
 """
 _ZOO_TITLE = """# Settings of the zoo
 
@@ -43,6 +50,7 @@ def main() -> None:
 def page(root: Path) -> str:
     """Return the page of the tree at `root`, as markdown."""
     params, zoo = read_yaml(root / PARAMS), read_yaml(root / ZOO)
+    params["train"] = params["recipes"][DEFAULT_RECIPE]
     keys: dict[type[Settings], str] = {}
     blocks = [
         _PARAMS_TITLE,
@@ -89,6 +97,7 @@ def _section(field: FieldInfo) -> tuple[type[Settings] | None, bool]:
     """Return the class of a field that is a section, and whether it is one of several by name."""
     by_name = get_origin(field.annotation) is dict
     kind = get_args(field.annotation)[1] if by_name else field.annotation
+    kind = TrainSettings if kind is TrainPatch else kind
     if isinstance(kind, type) and issubclass(kind, Settings):
         return kind, by_name
     return None, False

@@ -13,7 +13,9 @@ import safetensors
 from benchmarks.processes import FailedError, run_module
 from benchmarks.train.job import params
 from minet.core.files import read_json, write_json
-from minet.params import DEFAULT_RECIPE, Params
+from minet.core.settings import parse
+from minet.params import Params, default_recipe
+from minet.recipes import TrainPatch
 from stages.resolve import stage_settings
 
 _SPLITS = ("train", "val")
@@ -42,16 +44,16 @@ def _settings(folder: Path, count: int, images: int | None) -> Params:
     """Return the settings of params.yaml with the sample as data, and few epochs."""
     committed = params()
     fewer = {} if images is None else {"train": images, "val": images // 4, "test": images // 4}
-    train = {"epochs": count, "warmup_epochs": min(committed.train.warmup_epochs, count)}
+    warmup_epochs = min(default_recipe(committed).warmup_epochs, count)
     return committed.model_copy(
         update={
-            "recipe": DEFAULT_RECIPE,
+            "recipe": None,
             "sample": committed.sample.model_copy(update=fewer),
             "data": committed.data.model_copy(
                 update={"root": str(folder / "sample"), "layout": "lists"}
                 | {split: f"{split}.txt" for split in (*_SPLITS, "test")}
             ),
-            "train": committed.train.model_copy(update=train),
+            "train": parse(TrainPatch, {"epochs": count, "warmup_epochs": warmup_epochs}),
         }
     )
 

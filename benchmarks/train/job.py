@@ -14,7 +14,7 @@ from benchmarks.processes import ROOT
 from minet.augment.transforms import IMAGENET_MEAN, IMAGENET_STD, InputSpec, normalize
 from minet.core.arrays import all_indices
 from minet.models.registry import MODELS, build
-from minet.params import Params, check_params, read_yaml
+from minet.params import Params, check_params, default_recipe, read_yaml
 from minet.train.config import TrainSettings
 
 CLASSES = 10
@@ -115,8 +115,8 @@ def build_model(job: Job) -> nn.Module:
 
 
 def recipe_of(job: Job, *, augmented: bool) -> TrainSettings:
-    """Return minet's recipe: SGD, a constant rate, the augmentation of params.yaml if asked for."""
-    committed = params().train
+    """Return minet's recipe: SGD, a constant rate, the default augmentation if asked for."""
+    committed = default_recipe(params())
     changes: dict[str, Any] = {
         **_PLAIN,
         "batch_size": job.batch_size,

@@ -1,5 +1,6 @@
 """Settings of the betons: how images are stored."""
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -19,8 +20,8 @@ class BetonSettings(Settings):
     storage: Literal["raw", "jpg"] = Field(
         description="Store pixels uncompressed (`raw`) or as JPEG (`jpg`).",
     )
-    jpeg_quality: Annotated[int, Field(ge=1, le=100)] = Field(
-        description="JPEG quality of storage `jpg`.",
+    jpeg_quality: Annotated[int, Field(ge=1, le=100)] | None = Field(
+        description="JPEG quality of storage `jpg`; null is 90.",
     )
 
     @field_validator("crop_px")
@@ -30,8 +31,22 @@ class BetonSettings(Settings):
             raise ValueError(f"must be at most resize_px, {info.data['resize_px']}")
         return crop_px
 
+    @property
+    def quality(self) -> int:
+        """Return the JPEG quality of storage `jpg`."""
+        return 90 if self.jpeg_quality is None else self.jpeg_quality
+
 
 class BetonRunSettings(BetonSettings):
     """Settings of the stage `beton`."""
 
     root: str = Field(description="Folder that the paths of the index are relative to.")
+
+
+def ineffective(place: str, beton: BetonSettings) -> Iterator[str]:
+    """Yield settings of betons, given at `place`, that have no effect."""
+    if beton.storage == "raw" and beton.jpeg_quality is not None:
+        yield (
+            f"{place}.jpeg_quality is {beton.jpeg_quality}; it has no effect where {place}.storage "
+            f"is 'raw': set {place}.storage=jpg too, or leave it out"
+        )

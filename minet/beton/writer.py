@@ -158,7 +158,7 @@ class _Writer:
         if self._mode == RAW:
             _write_at(self._file, pixels.data, int(self._raw_offsets[number]))
             return Record(digest(pixels.data), sums, jpeg=None)
-        jpeg = encode_record(pixels, settings.jpeg_quality)
+        jpeg = encode_record(pixels, settings.quality)
         return Record(digest(jpeg), sums, jpeg)
 
 

@@ -5,6 +5,7 @@ import json
 from collections.abc import Collection, Iterator, Mapping
 from functools import reduce
 from pathlib import Path
+from types import UnionType
 from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
@@ -50,18 +51,19 @@ def parse(kind: type[SettingsType], raw: Any) -> SettingsType:
 
 
 def patch_of(kind: type[Settings]) -> type[Settings]:
-    """Return a class of changes to `kind`, with every field optional, in nested sections too.
+    """Return a class of changes to `kind`: every field may be left out or null, nested ones too.
 
     Types and ranges are those of `kind`. The validators of its class, which compare settings with
     one another, are left out: a patch has only some of them.
     """
     fields: dict[str, Any] = {}
     for name, field in kind.model_fields.items():
-        annotation = field.annotation
+        annotation: Any = field.annotation
         if isinstance(annotation, type) and issubclass(annotation, Settings):
             annotation = patch_of(annotation)
-        optional = Field(None, description=field.description)  # not validated: null is an error
-        fields[name] = (Annotated[annotation, *field.metadata, optional], None)
+        if field.metadata:
+            annotation = Annotated[annotation, *field.metadata]
+        fields[name] = (annotation | None, Field(None, description=field.description))
     name = f"{kind.__name__}Patch"
     patch = create_model(name, __base__=Settings, __module__=kind.__module__, **fields)
     patch.RENAMED = kind.RENAMED
@@ -139,6 +141,8 @@ def _section_at(kind: type[BaseModel], location: list[str]) -> type[BaseModel] |
         elif isinstance(found, type) and issubclass(found, BaseModel):
             field = found.model_fields.get(part)
             found = None if field is None else field.annotation
+        if get_origin(found) is UnionType:  # of a section and null
+            found = get_args(found)[0]
     return found if isinstance(found, type) and issubclass(found, BaseModel) else None
 
 

@@ -11,7 +11,7 @@ class CostSettings(Settings):
     """The input whose forward pass is counted: one image."""
 
     input_px: SidePx | None = Field(
-        description="Side of the image, in pixels; null is the `train.input_px` of the model.",
+        description="Side of the image, in pixels; null is the `input_px` that is trained.",
     )
 
 

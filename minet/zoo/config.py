@@ -52,7 +52,7 @@ class Published(Settings):
 
 
 class Row(Settings):
-    """One experiment: what differs from the root's params.yaml."""
+    """One experiment: its model and data, and what differs from the recipe that it names."""
 
     RENAMED: ClassVar[Mapping[str, str]] = {"rule": "target_ratio"}
 
@@ -124,7 +124,7 @@ class Zoo(Settings):
         "for random ones.",
     )
     recipes: dict[Name, dict[str, Any]] = Field(
-        description="Changes of the root's `train` that rows share.",
+        description="Changes of the root's `recipes.default` that rows share.",
     )
     rows: Annotated[dict[Name, Row], Field(min_length=1)] = Field(
         description="The experiments.",

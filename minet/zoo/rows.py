@@ -1,4 +1,4 @@
-"""Rows of zoo/params.yaml merged over the defaults of params.yaml, with all problems reported."""
+"""Rows of zoo/params.yaml over the default recipe of params.yaml, with all problems reported."""
 
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -7,13 +7,14 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from minet.augment.channels import input_channels
-from minet.beton.config import BetonSettings
+from minet.beton.config import BetonSettings, ineffective
 from minet.core.errors import InputError, check_installed
 from minet.core.settings import choices, merge, parse, setting_problems
 from minet.cost.config import CostRunSettings
 from minet.evaluate.config import EvaluateSettings
-from minet.params import Params, change_problems, check_params, read_yaml
-from minet.train.config import IMAGENET, RANDOM, RunSettings, TrainSettings
+from minet.params import Params, check_params, default_recipe, read_yaml
+from minet.recipes import Layer, Recipe, channel_test_problems, model_problems
+from minet.train.config import IMAGENET, RANDOM, RunSettings
 from minet.zoo.config import Row, RowSettings, VariantSettings, Zoo
 
 DATA = "data"  # index and betons of the main pipeline
@@ -59,11 +60,11 @@ def row_settings(
 ) -> RowSettings:
     """Return what a row's stages read; ImageNet weights do not set the `reinitialized` layers."""
     row = zoo.rows[name]
-    full = _recipe(row, zoo, params)
+    recipe = published_recipe(name, zoo, params)
     pretrained = zoo.initials[row.initial] is not None and zoo.budgets[zoo.budget].pretrained
     arguments = params.arguments(row.model) | row.arguments
     model: dict[str, Any] = {"model": row.model, "builder": builder, "arguments": arguments}
-    published = parse(TrainSettings, full)
+    published = recipe.settings()
     return RowSettings(
         row=row,
         seeds=zoo.seeds,
@@ -74,7 +75,7 @@ def row_settings(
             cache=params.data.cache,
             weights=IMAGENET if pretrained else RANDOM,
             reinitialized=reinitialized if pretrained else (),
-            train=parse(TrainSettings, _within_budget(full, row, zoo)),
+            train=within_budget(recipe, name, zoo, zoo.budget).settings(),
         ),
         evaluate=parse(EvaluateSettings, _evaluation(row, zoo, params)),
         cost=CostRunSettings(  # at the published image size, whatever the budget
@@ -89,7 +90,21 @@ def variant_settings(name: str, zoo: Zoo, params: Params) -> VariantSettings:
     """Return what the stages of a variant read."""
     variant = zoo.variants[name]
     beton = parse(BetonSettings, merge(_plain(params.beton), variant.beton))
+    beton = beton.model_copy(update={"jpeg_quality": beton.quality})
     return VariantSettings(sample=variant.sample, data=variant.data, beton=beton)
+
+
+def published_recipe(name: str, zoo: Zoo, params: Params) -> Recipe:
+    """Return a row's published recipe: the root's default one, the zoo's recipe, then the row's."""
+    row = zoo.rows[name]
+    shared = _base(zoo, params).over(f"recipes.{row.recipe}", zoo.recipes[row.recipe])
+    return shared.over(f"rows.{name}.train", row.train)
+
+
+def within_budget(published: Recipe, name: str, zoo: Zoo, budget: str) -> Recipe:
+    """Return a row's recipe with the changes of a budget, then with the row's own for it."""
+    limited = published.over(f"budgets.{budget}.train", zoo.budgets[budget].train)
+    return limited.over(f"rows.{name}.budgets.{budget}", zoo.rows[name].budgets.get(budget, {}))
 
 
 def with_baselines(zoo: Zoo, names: Collection[str]) -> list[str]:
@@ -101,22 +116,17 @@ def with_baselines(zoo: Zoo, names: Collection[str]) -> list[str]:
     return [name for name in zoo.rows if name in names or name in baselines]
 
 
-def _recipe(row: Row, zoo: Zoo, params: Params) -> dict[str, Any]:
-    """Return a row's published recipe: `train` of params.yaml, the zoo's recipe, then the row's.
+def _base(zoo: Zoo, params: Params) -> Recipe:
+    """Return the root's default recipe with the zoo's number of threads.
 
-    `threads` is the zoo's, for evaluation too, unless the row has its own.
+    The root's `train` changes no row: it is for experiments with one model.
     """
-    base = _plain(params.train) | {"threads": zoo.threads}
-    return merge(merge(base, zoo.recipes[row.recipe]), row.train)
+    default = Layer("params.yaml:recipes.default", _plain(default_recipe(params)))
+    return Recipe((default, Layer("", {"threads": zoo.threads})))
 
 
 def _evaluation(row: Row, zoo: Zoo, params: Params) -> dict[str, Any]:
     return merge(_plain(params.evaluate) | {"threads": zoo.threads}, row.evaluate)
-
-
-def _within_budget(recipe: dict[str, Any], row: Row, zoo: Zoo) -> dict[str, Any]:
-    limited = merge(recipe, zoo.budgets[zoo.budget].train)
-    return merge(limited, row.budgets.get(zoo.budget, {}))
 
 
 def _name_problems(zoo: Zoo, known_models: Mapping[str, str]) -> Iterator[str]:
@@ -155,35 +165,39 @@ def _baseline_problems(name: str, row: Row, zoo: Zoo) -> Iterator[str]:
 
 
 def _change_problems(zoo: Zoo, params: Params) -> Iterator[str]:
-    """Yield problems of changes: unknown settings, values that are not allowed."""
-    base = _plain(params.train)
+    """Yield problems of changes: unknown settings, values not allowed or without effect."""
+    base = _base(zoo, params)
     recipes = {
-        name: change_problems(f"recipes.{name}", base, changes)
+        name: base.over(f"recipes.{name}", changes).problems()
         for name, changes in zoo.recipes.items()
     }
-    budgets = {
-        name: change_problems(f"budgets.{name}.train", base, budget.train)
+    budgets = [
+        problem
         for name, budget in zoo.budgets.items()
-    }
-    for problems in (*recipes.values(), *budgets.values()):
+        for problem in base.over(f"budgets.{name}.train", budget.train).problems()
+    ]
+    for problems in (*recipes.values(), budgets):
         yield from problems
     yield from _variant_problems(zoo, params)
     for name, row in zoo.rows.items():
         evaluate = _evaluation(row, zoo, params)
-        yield from _problems(EvaluateSettings, evaluate, f"rows.{name}.evaluate")
-        if recipes[row.recipe] or any(budgets.values()):
-            continue  # reported once, not for every row
-        recipe = merge(base, zoo.recipes[row.recipe])
-        problems = change_problems(f"rows.{name}.train", recipe, row.train)
-        if not problems:
-            recipe = merge(recipe, row.train)
-            for key, changes in row.budgets.items():
-                limited = merge(recipe, zoo.budgets[key].train)
-                problems += change_problems(f"rows.{name}.budgets.{key}", limited, changes)
-        if not problems:
-            within = _within_budget(recipe, row, zoo)
-            problems = _problems(TrainSettings, within, f"rows.{name} within {zoo.budget}")
+        problems = model_problems(EvaluateSettings, evaluate, f"rows.{name}.evaluate")
         yield from problems
+        if not (recipes[row.recipe] or budgets or problems):  # reported once, not for every row
+            yield from dict.fromkeys(_row_problems(name, zoo, params))
+
+
+def _row_problems(name: str, zoo: Zoo, params: Params) -> list[str]:
+    """Return problems of a row's changes of its recipe, as published and within each budget."""
+    row, recipe = zoo.rows[name], published_recipe(name, zoo, params)
+    problems = recipe.problems()
+    if problems:
+        return problems
+    for budget in row.budgets:
+        problems += within_budget(recipe, name, zoo, budget).problems()
+    problems += [] if problems else within_budget(recipe, name, zoo, zoo.budget).contradictions()
+    missing = row.evaluate.get("missing_channels", "zero")
+    return [*problems, *channel_test_problems(f"rows.{name}.evaluate", missing, recipe)]
 
 
 def _variant_problems(zoo: Zoo, params: Params) -> Iterator[str]:
@@ -194,16 +208,16 @@ def _variant_problems(zoo: Zoo, params: Params) -> Iterator[str]:
                 f"variants.{name}.data.root is {root!r}; must be relative to the root of the tree, "
                 "such as data/mine, which may be a link to a folder elsewhere"
             )
-        beton = merge(_plain(params.beton), variant.beton)
-        yield from _problems(BetonSettings, beton, f"variants.{name}.beton")
+        yield from _beton_problems(f"variants.{name}.beton", variant.beton, params)
 
 
-def _problems(kind: type[BaseModel], raw: Mapping[str, Any], prefix: str) -> list[str]:
-    try:
-        parse(kind, raw)
-    except ValidationError as error:
-        return setting_problems(error, kind, prefix=(prefix,))
-    return []
+def _beton_problems(place: str, changes: Mapping[str, Any], params: Params) -> Iterator[str]:
+    """Yield problems of a variant's changes of `beton`."""
+    beton = merge(_plain(params.beton), changes)
+    problems = model_problems(BetonSettings, beton, place)
+    yield from problems
+    if not problems and "jpeg_quality" in changes:
+        yield from ineffective(place, parse(BetonSettings, beton))
 
 
 def _plain(settings: BaseModel) -> dict[str, Any]:

@@ -59,11 +59,9 @@ def test_a_patch_has_any_of_the_settings_in_nested_sections_too(changes: dict[st
     ("changes", "expected"),
     [
         ({"low": -1}, "low is -1; input should be greater than or equal to 0"),
-        ({"low": None}, "low is None; input should be a valid integer"),
         ({"high": "2"}, "high is '2'; input should be a valid integer"),
         ({"lo": 1}, "lo is not a setting; did you mean low? allowed: high, inner, low, many"),
         ({"inner": {"probability": 2}}, "inner.probability is 2; input should be less than or eq"),
-        ({"inner": None}, "inner is None; input should be an object"),
         ({"inner": {"size": 1}}, "inner.size is not a setting; did you mean sizes? allowed: prob"),
     ],
 )
@@ -72,6 +70,15 @@ def test_a_patch_has_the_types_and_ranges_of_the_whole(
 ) -> None:
     for kind, raw in ((Patch, changes), (Outer, VALID | changes)):
         assert any(problem.startswith(expected) for problem in problems(kind, raw)), kind
+
+
+def test_a_patch_may_have_null_where_the_whole_must_have_a_value() -> None:
+    raw: dict[str, Any] = {"low": None, "inner": {"sizes": None, "probability": 1.0}}
+    given = parse(Patch, raw).model_dump(mode="json", exclude_none=True)
+    assert given == {"inner": {"probability": 1.0}}
+    assert parse(Patch, {"inner": None}).model_dump(exclude_none=True) == {}
+    expected = ["low is None; input should be a valid integer"]
+    assert problems(Outer, VALID | {"low": None}) == expected
 
 
 def test_a_patch_of_a_section_is_not_the_section() -> None:

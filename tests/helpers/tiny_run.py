@@ -54,17 +54,16 @@ def make_data(folder: Path, storage: str = "raw") -> None:
 def run_settings(
     model: str, *, arguments: dict[str, Any] | None = None, **changes: Any
 ) -> dict[str, Any]:
-    """Return what `resolve` writes for `train`, with changes of `train`; its sections are merged.
+    """Return what `resolve` writes for `train`, with the changes under `train`.
 
     `arguments` are changes of the model's arguments.
     """
     raw = yaml.safe_load((ROOT / "params.yaml").read_text())
     raw["model"] = model
-    raw["models"][model].pop("train", None)
+    raw["models"][model].pop("recipe", None)
     raw["models"][model] |= arguments or {}
-    sections = {name: raw["train"][name] | changes.pop(name, {}) for name in ("augment", "compat")}
     tiny = {"epochs": 3, "batch_size": 12, "input_px": 32, "warmup_epochs": 0.5}
-    raw["train"] |= tiny | changes | sections
+    raw["train"] |= tiny | changes
     settings = stage_settings(parse(Params, raw)).train
     return settings.model_dump(mode="json")
 

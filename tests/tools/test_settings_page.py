@@ -37,6 +37,7 @@ def test_every_setting_has_a_description_of_one_sentence(kind: type[Settings]) -
 def test_every_key_of_params_yaml_is_on_the_page_with_its_default(root: Path) -> None:
     text = (root / PAGE).read_text(encoding="utf-8")
     raw = read_yaml(root / "params.yaml")
+    raw["train"] = raw["recipes"]["default"]
     sections: Mapping[str, Any] = {
         name: value for name, value in raw.items() if name not in ("models", "recipes")
     }
@@ -58,6 +59,8 @@ def test_the_page_names_ranges_and_choices(root: Path) -> None:
         "| `train.milestones` | list: integer ≥ 1 |",
         "| `train.augment.crop_scale` | list: 2 x number in [0, 1] |",
         "| `rows.<name>.baseline` | text or null |",
+        "| `recipe` | text or null | `null` |",
+        "| `recipes.<name>` | as `train` |",
         "| `variants.<name>.sample` | as `sample` |",
     ):
         assert text.count(f"\n{line}") == 1, line

@@ -36,7 +36,7 @@ def source() -> ListSource:
 
 def recipe(raw_params: dict[str, Any], **changes: Any) -> TrainSettings:
     """Return the committed recipe with some changes and all kinds of augmentation."""
-    train = raw_params["train"] | {"batch_size": 32, "compile": "never"} | changes
+    train = raw_params["recipes"]["default"] | {"batch_size": 32, "compile": "never"} | changes
     train["augment"] |= {"rotation_degrees": 10.0, "channel_shuffle": 0.5, "mixup_alpha": 0.2}
     return TrainSettings.model_validate(train)
 

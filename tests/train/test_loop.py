@@ -38,7 +38,8 @@ CPU = torch.device("cpu")
 
 def settings(raw_params: dict[str, Any], **changes: Any) -> RunSettings:
     """Return a short recipe with every kind of augmentation, with some changes."""
-    train = raw_params["train"] | {"epochs": 3, "batch_size": 8, "input_px": 16, "lr": 0.01}
+    short = {"epochs": 3, "batch_size": 8, "input_px": 16, "lr": 0.01}
+    train = raw_params["recipes"]["default"] | short
     train["augment"] |= {"rotation_degrees": 10.0, "channel_shuffle": 0.5}
     raw = {"model": "cnn3", "builder": "minet.models.cnn3:cnn3", "arguments": {}, "seed": 3}
     raw |= {"weights": "random", "reinitialized": [], "cache": "auto"}
@@ -416,7 +417,7 @@ EXTRAS = {
 def test_a_run_with_all_extras_killed_at_any_step_gives_the_same_bytes(
     raw_params, blobs, tmp_path, kill_at: int
 ) -> None:
-    raw_params["train"]["augment"] |= {"mixup_alpha": 0.4, "cutmix_alpha": 1.0}
+    raw_params["recipes"]["default"]["augment"] |= {"mixup_alpha": 0.4, "cutmix_alpha": 1.0}
     run = settings(raw_params, **EXTRAS)
     network = [pooled() for _ in range(3)]
     expected = train(run, blobs, tmp_path / "whole", network=network[0])
@@ -452,7 +453,8 @@ def test_micro_batches_make_the_step_of_the_whole_batch(raw_params, blobs, tmp_p
 
 def test_averaged_weights_are_validated_and_kept(raw_params, blobs, tmp_path) -> None:
     """Compared with an average computed here from the weights after each step."""
-    run = settings(raw_params, ema_decay=0.9, epochs=1, augment=raw_params["train"]["augment"])
+    augment = raw_params["recipes"]["default"]["augment"]
+    run = settings(raw_params, ema_decay=0.9, epochs=1, augment=augment)
     network = model()
     means = [parameter.detach().clone() for parameter in network.parameters()]
     steps = 0

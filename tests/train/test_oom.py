@@ -22,7 +22,7 @@ from minet.train.oom import oom_as_input_error
 from tests.helpers.tree import ROOT
 
 CPU = torch.device("cpu")
-RAW: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())["train"]
+RAW: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())["recipes"]["default"]
 ALLOCATOR = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: "
 
 

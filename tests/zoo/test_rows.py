@@ -11,8 +11,9 @@ import yaml
 from benchmarks.published import PUBLISHED
 from minet.core.errors import InputError
 from minet.models.registry import MODELS, reinitialized_layers
-from minet.params import Params, check_params
+from minet.params import Params, check_params, default_recipe
 from minet.zoo.config import RowSettings, Zoo
+from minet.zoo.hidden import hidden_settings
 from minet.zoo.rows import check_zoo, row_settings, variant_settings, with_baselines
 from stages.code import digests
 from stages.rows import _run_problems
@@ -56,7 +57,8 @@ def test_each_report_has_all_of_its_rows(raw, params) -> None:
     assert counts == {"000": 6, "001": 7, "002": 4, "003": 20, "004": 4, "ours": 3}
 
 
-def test_settings_of_a_row_override_its_recipe_which_overrides_params_yaml(raw, params) -> None:
+def test_settings_of_a_row_override_its_recipe_which_overrides_the_default(raw, params) -> None:
+    default = default_recipe(params)
     zoo = checked(raw | {"budget": "published"}, params)
     resnet, dynamic = (
         settings_of(f"r000_{name}", zoo, params).train.train
@@ -64,9 +66,9 @@ def test_settings_of_a_row_override_its_recipe_which_overrides_params_yaml(raw, 
     )
     assert (resnet.epochs, dynamic.epochs) == (10, 30)
     assert resnet.batch_size == dynamic.batch_size == 128
-    assert resnet.nesterov == params.train.nesterov
+    assert resnet.nesterov == default.nesterov
     assert resnet.augment.crop_scale == (1, 1)
-    assert resnet.augment.crop_ratio == params.train.augment.crop_ratio
+    assert resnet.augment.crop_ratio == default.augment.crop_ratio
 
 
 def test_threads_are_those_of_the_zoo_unless_a_row_has_its_own(raw, params) -> None:
@@ -98,6 +100,29 @@ def test_the_example_row_of_the_docs_is_valid(raw, params) -> None:
     assert settings.train.train.epochs == 100
     assert settings.train.arguments == {"growth": 48}
     assert not list(_run_problems({"mine": settings}))
+
+
+def test_what_changes_no_row_and_what_the_budget_changes_is_printed(
+    raw, raw_params: dict[str, Any], params
+) -> None:
+    lines = list(hidden_settings(checked(raw, params), params))
+    assert "budget smoke: batch_size is 32 in 31 of 44 rows, not 4, 64, 128" in lines
+    assert "budget smoke: epochs is 1 in 1 of 44 rows, not 200" in lines
+    assert (
+        "budget smoke: recipes.report_001_channels.milestones is [100, 150, 180]; it has no effect "
+        "where budgets.smoke.train.epochs is 2"
+    ) in lines
+    published = checked(raw | {"budget": "published"}, params)
+    assert list(hidden_settings(published, params)) == []
+    raw_params |= {"recipe": "fast"}
+    raw_params["train"] |= {"lr": 0.1, "augment": {"flip": 0.0}}
+    changed, problems = check_params(raw_params, MODELS)
+    assert changed is not None, problems
+    train, recipe = hidden_settings(published, changed)
+    assert train.startswith("params.yaml: train.lr, train.augment.flip change no row")
+    assert recipe.startswith("params.yaml: recipe fast changes no row")
+    rows = {name: settings_of(name, published, params) for name in published.rows}
+    assert rows == {name: settings_of(name, published, changed) for name in published.rows}
 
 
 def test_a_budget_changes_the_recipe_and_not_the_cost(raw, params) -> None:
@@ -151,7 +176,7 @@ def test_a_variant_has_its_own_data(raw, params) -> None:
     variant = variant_settings("five_512", zoo, params)
     assert (variant.sample.classes, variant.data.layout) == (5, "csv")
     assert (variant.beton.crop_px, variant.beton.storage) == (512, "jpg")
-    assert variant.beton.jpeg_quality == params.beton.jpeg_quality
+    assert variant.beton.jpeg_quality == params.beton.quality == 90
 
 
 @pytest.mark.parametrize(
@@ -177,6 +202,8 @@ def test_a_variant_has_its_own_data(raw, params) -> None:
         ("rows.r003_cool.baseline", "r002_resnet18", "must be 'data', the same test images"),
         ("rows.r003_cool.train", {"epoch": 3}, "rows.r003_cool.train.epoch is not a setting; did"),
         ("rows.r003_cool.train", {"lr": -1.0}, "rows.r003_cool.train.lr is -1.0; input should"),
+        ("rows.r003_cool.train", {"lr": None}, "rows.r003_cool.train.lr is None; input should"),
+        ("rows.r003_cool.train", 7, "rows.r003_cool.train is 7; input should be an object"),
         (
             "rows.r003_cool.evaluate",
             {"missing_channels": "x"},
@@ -206,6 +233,68 @@ def test_a_problem_has_its_key_and_what_is_allowed(
     section[name] = value
     _, problems = check_zoo(raw, params, MODELS)
     assert any(message in problem for problem in problems), problems
+
+
+NO_EFFECT = "it has no effect where"
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "text"),
+    [
+        (
+            "rows.r003_cool.train",
+            "momentum",
+            0.5,
+            f"{NO_EFFECT} recipes.report_003_layers.optimizer is 'adam': set rows.r003_cool.train.",
+        ),
+        (
+            "rows.r003_cool.train",
+            "warmup_epochs",
+            11.0,
+            "must be at most recipes.report_003_layers.epochs, 10",
+        ),
+        (
+            "rows.r003_cool.train",
+            "warmup_epochs",
+            5.0,
+            "must be at most budgets.smoke.train.epochs, 2",
+        ),
+        (
+            "rows.r003_cool.budgets.published",
+            "gamma",
+            0.5,
+            f"{NO_EFFECT} recipes.report_003_layers.schedule is 'constant'",
+        ),
+        (
+            "recipes.report_000",
+            "decay_norm_and_bias",
+            False,
+            f"{NO_EFFECT} params.yaml:recipes.default.weight_decay is 0.0",
+        ),
+        (
+            "rows.r003_slice_rg.evaluate",
+            "missing_channels",
+            "slice",
+            f"{NO_EFFECT} rows.r003_slice_rg.train.channels is 'RG' and rows.r003_slice_rg.train.",
+        ),
+    ],
+)
+def test_a_setting_that_another_hides_is_reported_with_the_places_of_both(  # noqa: PLR0917 - as parametrized
+    raw, params, section: str, key: str, value: object, text: str
+) -> None:
+    changed = raw
+    for parent in section.split("."):
+        changed = changed.setdefault(parent, {})
+    changed[key] = value
+    _, (problem,) = check_zoo(raw, params, MODELS)
+    assert problem.startswith(f"{section}.{key} is {value!r}; {text}")
+
+
+def test_a_quality_of_betons_without_jpegs_is_reported(raw, params) -> None:
+    raw["variants"]["five_512"]["beton"] = {"jpeg_quality": 80}
+    _, (problem,) = check_zoo(raw, params, MODELS)
+    key = "variants.five_512.beton"
+    assert problem.startswith(f"{key}.jpeg_quality is 80; {NO_EFFECT} {key}.storage is 'raw'")
 
 
 def test_a_mistake_in_a_recipe_is_reported_once_not_for_every_row_of_it(raw, params) -> None:
