@@ -147,7 +147,12 @@ def channel_bars(
     axis.legend()
     axis.set_xticks(range(len(channels)), list(channels))
     label = f"channels given ({_OTHER_CHANNELS[channel_mode]})"
-    axis.set(ylim=(0, 1.1), ylabel="test accuracy", xlabel=label, title=f"Channels of {model}")
+    axis.set(
+        ylim=(0, 1.1),
+        ylabel="test accuracy",
+        xlabel=label,
+        title=f"Accuracy by channels of {model}",
+    )
     _save(figure, path)
 
 
