@@ -47,7 +47,7 @@ experiments: $(VENV)/.ready ## what experiments changed and what came of it, in 
 	  --drop 'data.cache|train.(processes|save_every_s|tensorboard|dvclive)' $(EXPERIMENTS_FLAGS)
 
 test: all-groups lint ## lint, types and tests
-	@tools/debian.sh browser || echo "no Chromium: tests of the zoo's page are left out" >&2
+	@tools/debian.sh browser || echo "no Chromium: tests of pages are left out" >&2
 	@pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 test-slow: all-groups ## every model by the pipeline, the wheel, the zoo on Ray

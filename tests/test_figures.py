@@ -10,13 +10,17 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.table import Cell
+from matplotlib.text import Text
 from numpy.typing import NDArray
 from PIL import Image
 
 from minet import figures
 from minet.augment.channels import ChannelMode
+from minet.core.files import read_json
 from minet.evaluate.metrics import accuracy_record
 from minet.figures import channel_bars, confusion, curves, gallery
+from tests.helpers.tree import ROOT
 
 DPI = 110
 
@@ -42,12 +46,26 @@ def _history(epochs: int) -> pd.DataFrame:
     )
 
 
-def _predictions(classes: int, each: int = 9) -> pd.DataFrame:
+def _fractions(classes: int) -> NDArray[np.float64]:
+    """Return a confusion matrix: 60 % right, the rest predicted as another class."""
     rng = np.random.default_rng(0)
-    label = np.repeat(np.arange(classes), each)
-    correct = rng.random(len(label)) < 0.6
-    predicted = np.where(correct, label, rng.integers(0, classes, len(label)))
-    return pd.DataFrame({"label": label, "predicted": predicted})
+    fractions = 0.6 * np.eye(classes)
+    fractions[np.arange(classes), rng.integers(0, classes, classes)] += 0.4
+    return fractions
+
+
+def _worst(classes: int) -> list[tuple[str, str, str]]:
+    names = _names(classes)
+    return [(name, names[0], f"{20 - row} of 20") for row, name in enumerate(names[1:20])]
+
+
+def _draw_confusion(path: Path, classes: int) -> None:
+    matrix, names = _fractions(classes), _names(classes)
+    confusion(matrix, names, _worst(classes), path, title="Confusion of cnn3")
+
+
+def _draw_curves(path: Path, epochs: int = 30, best: int = 29) -> None:
+    curves(_history(epochs), best, path, model="cnn3")
 
 
 def _names(classes: int) -> list[str]:
@@ -77,16 +95,18 @@ def _draw_gallery(path: Path, count: int = 24) -> None:
 
 
 def _draw_bars(path: Path, channel_mode: str = "zero") -> None:
-    channel_bars(_channels(CORRECT, 450), 50, path, channel_mode=channel_mode)
+    channel_bars(_channels(CORRECT, 450), 50, path, model="cnn3", channel_mode=channel_mode)
 
 
 CORRECT = (290, 150, 140, 160, 60, 40, 9)
 FIGURES: dict[str, tuple[Callable[[Path], None], tuple[float, float]]] = {  # and size in inches
-    "curves": (lambda path: curves(_history(30), 29, path), (10, 4)),
-    "curves, 1 epoch": (lambda path: curves(_history(1), 0, path), (10, 4)),
-    "confusion, 2": (lambda path: confusion(_predictions(2), _names(2), path), (6, 5)),
-    "confusion, 10": (lambda path: confusion(_predictions(10), _names(10), path), (6.7, 5.7)),
-    "confusion, 50": (lambda path: confusion(_predictions(50), _names(50), path), (19.5, 18.5)),
+    "curves": (_draw_curves, (10, 4)),
+    "curves, 1 epoch": (lambda path: _draw_curves(path, 1, 0), (10, 4)),
+    "confusion, 2": (lambda path: _draw_confusion(path, 2), (4.98, 4.18)),
+    "confusion, 10": (lambda path: _draw_confusion(path, 10), (6.68, 5.88)),
+    "confusion, 50": (lambda path: _draw_confusion(path, 50), (10.88, 12.83)),
+    "confusion, 101": (lambda path: _draw_confusion(path, 101), (13.9, 15.85)),
+    "confusion, 1000": (lambda path: _draw_confusion(path, 1000), (13.4, 15.35)),
     "channels": (_draw_bars, (7, 4)),
     "channels, slice": (lambda path: _draw_bars(path, "slice"), (7, 4)),
     "channels, sigmoid": (lambda path: _draw_bars(path, "sigmoid"), (7, 4)),
@@ -147,8 +167,8 @@ def test_equal_tables_give_equal_bytes(name: str, drawn: dict[str, Path], tmp_pa
 
 
 def test_other_tables_give_other_figures(tmp_path: Path) -> None:
-    curves(_history(30), 29, tmp_path / "one.png")
-    curves(_history(29), 28, tmp_path / "two.png")
+    _draw_curves(tmp_path / "one.png", 30)
+    _draw_curves(tmp_path / "two.png", 29)
     assert not np.array_equal(_read(tmp_path / "one.png"), _read(tmp_path / "two.png"))
 
 
@@ -177,15 +197,15 @@ def test_a_failed_write_leaves_the_old_figure_and_nothing_else(
 
 
 def test_a_drawn_figure_is_closed(tmp_path: Path) -> None:
-    curves(_history(2), 1, tmp_path / "curves.png")
-    confusion(_predictions(2), _names(2), tmp_path / "confusion.png")
+    _draw_curves(tmp_path / "curves.png")
+    _draw_confusion(tmp_path / "confusion.png", 50)
     _draw_bars(tmp_path / "channels.png")
     _draw_gallery(tmp_path / "gallery.png", 1)
     assert plt.get_fignums() == []
 
 
 def test_the_folder_of_a_figure_is_created(tmp_path: Path) -> None:
-    curves(_history(3), 2, tmp_path / "plots" / "new" / "curves.png")
+    _draw_curves(tmp_path / "plots" / "new" / "curves.png")
     assert (tmp_path / "plots" / "new" / "curves.png").is_file()
 
 
@@ -196,7 +216,7 @@ def _texts(monkeypatch: pytest.MonkeyPatch, draw: Callable[[Path], None], path: 
 
     def record(figure: Figure, *args: Any, **options: Any) -> None:
         savefig(figure, *args, **options)
-        texts = figure.findobj(lambda artist: hasattr(artist, "get_text"))
+        texts = [*figure.findobj(Text), *(cell.get_text() for cell in figure.findobj(Cell))]
         shown.extend(text.get_text() for text in texts if text.get_visible())
 
     monkeypatch.setattr(Figure, "savefig", record)
@@ -213,35 +233,96 @@ def test_curves_mark_the_best_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return axvline(axis, x, **options)
 
     monkeypatch.setattr(plt.Axes, "axvline", record)
-    curves(_history(30), 17, tmp_path / "curves.png")
+    _draw_curves(tmp_path / "curves.png", best=17)
     assert marked == [17, 17]
 
 
-def test_confusion_shows_fractions_of_the_true_class(
+def test_training_is_dashed_as_in_dvcs_charts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run has one colour, the first of the charts' palette."""
+    chart = read_json(ROOT / ".dvc/plots/curves.json")
+    lines = chart["layer"][1]["layer"][0]["encoding"]["strokeDash"]["scale"]
+    palette = chart["encoding"]["color"]["scale"]["range"]
+    drawn: list[tuple[str, Any, str]] = []
+    plot = plt.Axes.plot
+
+    def record(axis: plt.Axes, *values: Any, **options: Any) -> Any:
+        drawn.append((options["label"], options["linestyle"], options["color"]))
+        return plot(axis, *values, **options)
+
+    monkeypatch.setattr(plt.Axes, "plot", record)
+    _draw_curves(tmp_path / "curves.png")
+    assert lines["domain"] == list(figures.SPLITS.values())
+    assert lines["range"] == [[4, 3], [1, 0]]
+    assert drawn == 2 * [
+        ("training", (0, (4, 3)), palette[0]),
+        ("validation", "-", palette[0]),
+    ]
+
+
+def test_confusion_shows_fractions_and_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One of four ants is predicted as a bee; there is no image of a cat."""
-    predictions = pd.DataFrame({"label": [0, 0, 0, 0, 1], "predicted": [0, 0, 0, 1, 1]})
+    fractions = np.array([[0.75, 0.25, 0], [0, 1, 0], [0, 0, 0]])
     names = ["ant", "bee", "cat"]
-    texts = _texts(
-        monkeypatch, lambda path: confusion(predictions, names, path), tmp_path / "confusion.png"
-    )
-    assert sorted(text for text in texts if text in {"0.75", "0.25", "1.00"}).count("1.00") == 1
-    assert texts.count("0.75") == 1
-    assert texts.count("0.25") == 1
+
+    def draw(path: Path) -> None:
+        confusion(fractions, names, [("ant", "bee", "1 of 4")], path, title="t")
+
+    texts = _texts(monkeypatch, draw, tmp_path / "confusion.png")
+    assert sorted(text for text in texts if text in {"0.75", "0.25", "1.00"}) == [
+        "0.25", "0.75", "1.00"
+    ]  # fmt: skip
     assert all(texts.count(name) == 2 for name in names)  # a row and a column each
+    assert "1 of 4" not in texts  # the cells have numbers
 
 
-def test_confusion_keeps_classes_without_images_or_predictions(tmp_path: Path) -> None:
-    predictions = pd.DataFrame({"label": [3, 3], "predicted": [0, 3]})
-    confusion(predictions, _names(5), tmp_path / "confusion.png")
-    assert _ink(_read(tmp_path / "confusion.png")) > 0.01
+@pytest.mark.parametrize("classes", [50, 101])
+def test_confusion_of_many_classes_has_every_name_and_the_worst_pairs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, classes: int
+) -> None:
+    texts = _texts(
+        monkeypatch, lambda path: _draw_confusion(path, classes), tmp_path / "confusion.png"
+    )
+    assert all(texts.count(name) >= 2 for name in _names(classes))
+    assert [text for text in texts if " of 20" in text] == [
+        f"{20 - row} of 20" for row in range(10)
+    ]
+
+
+def test_labels_of_101_classes_are_legible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nine pixels high at least, and not higher than their cell."""
+    sizes: list[tuple[float, float]] = []
+    savefig = Figure.savefig
+
+    def record(figure: Figure, *args: Any, **options: Any) -> None:
+        savefig(figure, *args, **options)
+        axis = figure.axes[0]
+        cell_px = axis.get_window_extent().height / figure.dpi * DPI / 101
+        sizes.extend(
+            (label.get_fontsize() / 72 * DPI, cell_px)
+            for label in (*axis.get_xticklabels(), *axis.get_yticklabels())
+        )
+
+    monkeypatch.setattr(Figure, "savefig", record)
+    _draw_confusion(tmp_path / "confusion.png", 101)
+    assert len(sizes) == 2 * 101
+    assert all(9 <= label_px <= cell_px for label_px, cell_px in sizes)
+
+
+@pytest.mark.parametrize("kind", ["curves", "confusion, 10", "channels"])
+def test_titles_name_the_model(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = _texts(monkeypatch, FIGURES[kind][0], tmp_path / "figure.png")
+    assert [text for text in texts if text.endswith(" of cnn3")]
 
 
 @pytest.mark.parametrize("count", [7, 9, 60, 450])
 def test_bars_are_drawn_for_accuracies_of_0_and_1(count: int, tmp_path: Path) -> None:
     channels = _channels((count, 0, count, 0, 1, count - 1, count // 2), count)
-    channel_bars(channels, 2, tmp_path / "channels.png", channel_mode="zero")
+    path = tmp_path / "channels.png"
+    channel_bars(channels, 2, path, model="cnn3", channel_mode="zero")
     assert _ink(_read(tmp_path / "channels.png")) > 0.05
 
 
@@ -304,7 +385,7 @@ def test_class_names_are_shown_literally(
 ) -> None:
     """A folder may have any name: text between dollars is not a formula."""
     kinds: dict[str, Callable[[Path], None]] = {
-        "confusion": lambda path: confusion(_predictions(6), ODD_NAMES, path),
+        "confusion": lambda path: confusion(_fractions(6), ODD_NAMES, [], path, title="t"),
         "gallery": lambda path: gallery(_pictures(6), ODD_NAMES, path, title="t", columns=6),
     }
     texts = _texts(monkeypatch, kinds[kind], tmp_path / "figure.png")
@@ -319,9 +400,10 @@ def test_long_class_names_are_shortened_in_the_middle(
     names = [f"a class whose name goes on and on until it reaches its number {n}" for n in range(9)]
     names = [*names, "one of 28 letters, in whole."][-count:]
     shown = [f"{name[:14]}…{name[-13:]}" for name in names[:-1]] + names[-1:]
-    predictions = _predictions(count)
     texts = _texts(
-        monkeypatch, lambda path: confusion(predictions, names, path), tmp_path / "figure.png"
+        monkeypatch,
+        lambda path: confusion(_fractions(count), names, [], path, title="t"),
+        tmp_path / "figure.png",
     )
     assert all(texts.count(name) == 2 for name in shown)
     pixels = _read(tmp_path / "figure.png")
@@ -341,6 +423,6 @@ def test_captions_do_not_cross_the_edge(tmp_path: Path) -> None:
 def test_epochs_are_whole_numbers_even_for_a_single_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    texts = _texts(monkeypatch, lambda path: curves(_history(1), 0, path), tmp_path / "curves.png")
+    texts = _texts(monkeypatch, lambda path: _draw_curves(path, 1, 0), tmp_path / "curves.png")
     assert "0" in texts
     assert not [text for text in texts if "0.0" in text and "\N{MINUS SIGN}" in text]

@@ -70,13 +70,18 @@ def test_the_cache_does_not_double_the_disk(project: Project) -> None:
 
 
 def test_plots_load_in_dvc(project: Project) -> None:
-    """Every plot of dvc.yaml is found; rows of the confusion matrix are true classes."""
+    """Every plot of dvc.yaml is found; titles name the model, and matrices the classes."""
     plots = json.loads(project.run("dvc plots show --json 2>/dev/null"))
     assert not plots.get("errors")
     names = {name.rpartition("::")[2] for name in plots["data"]}
-    assert {"Loss", "Accuracy", "Confusion", "Channels", "Recall by class"} <= names
-    pictures = ("samples", "curves", "confusion", "channels", "mistakes")
-    assert {f"plots/{name}.png" for name in pictures} <= names
+    charts = {"Loss", "Accuracy", "Confusion", "Most frequent mistakes", "Recall by class"}
+    assert names == charts | {"Channels", "plots/samples.png", "plots/mistakes.png"}
+    specs = {name.rpartition("::")[2]: plot[0] for name, plot in plots["data"].items()}
+    contents = {name: json.loads(specs[name]["content"]) for name in charts | {"Channels"}}
+    assert all(spec["title"]["text"].endswith(" of rrdb") for spec in contents.values())
+    classes = json.loads((project.folder / "checkpoints/model.json").read_text())["classes"]
+    cells = contents["Confusion"]["data"]["values"]
+    assert {cell["true"] for cell in cells} == {cell["predicted"] for cell in cells} == set(classes)
 
 
 def test_a_second_run_does_nothing_in_less_than_3_seconds(project: Project) -> None:

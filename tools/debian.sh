@@ -22,7 +22,7 @@ raise SystemExit(not header.exists())' 2>/dev/null
     }
     ;;
   browser)
-    for_what="the tests of the zoo's page"
+    for_what="the tests of pages"
     packages=(chromium chromium-driver)
     is_there() { command -v chromedriver >/dev/null; }
     ;;

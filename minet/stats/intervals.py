@@ -12,7 +12,6 @@ from math import inf, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import bootstrap  # type: ignore[import-untyped]
 
 Correct = NDArray[np.bool_]  # (S, N): True where the prediction was right
 Counts = NDArray[np.int64]
@@ -81,6 +80,7 @@ def paired_bootstrap(correct: Correct, baseline: Correct, resamples: int) -> Boo
     predictions of all seeds of both. The seed of the draws is fixed: the same input gives the same
     bytes.
     """
+    from scipy.stats import bootstrap  # type: ignore[import-untyped]  # half a second
 
     def statistics(this: Counts, other: Counts, axis: int) -> NDArray[np.float64]:  # (3, R)
         a = this.mean(axis=axis) / len(correct)

@@ -37,15 +37,24 @@ def test_plots_accept_any_class_names(tmp_path: Path) -> None:
     columns = ("epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr")
     write_csv(tmp_path / "h.csv", columns, [(0, 1.0, 0.5, 1.0, 0.5, 0.1)])
     write_json(tmp_path / "t.json", {"best_epoch": 0})
+    write_json(tmp_path / "model.json", {"model": "cnn3"})
     record = {"accuracy": 0.0, "accuracy_low": 0.0, "accuracy_high": 0.5}
     write_json(tmp_path / "c.json", {"RGB": record})
     pictures = np.zeros((3, 8, 8, 3), np.uint8)
     np.savez(tmp_path / "m.npz", indices=np.arange(3), pictures=pictures, channel_mode="zero")
     paths = {"train": "t.json", "history": "h.csv", "predictions": "p.csv", "classes": "k.csv"}
-    paths |= {"channels": "c.json", "mistakes": "m.npz", "out": "plots"}
+    paths |= {"channels": "c.json", "mistakes": "m.npz", "out": "plots", "metadata": "model.json"}
     run_stage("plots", **{name: tmp_path / file for name, file in paths.items()})
     files = {path.name for path in (tmp_path / "plots").iterdir()}
-    assert files == {"curves.png", "confusion.png", "channels.png", "mistakes.png"}
+    figures = {"curves.png", "confusion.png", "channels.png", "mistakes.png"}
+    tables = {"curves", "confusion", "confused_pairs", "recall", "channel_sets"}
+    assert files == figures | {f"{name}.csv" for name in tables}
+    rows = {name: read_csv(tmp_path / f"plots/{name}.csv") for name in tables}
+    assert {row["model"] for table in rows.values() for row in table} == {"cnn3"}
+    assert {row["name"] for row in rows["recall"]} == set(names)
+    assert {(row["true"], row["predicted"]) for row in rows["confused_pairs"]} == {
+        ("001", "1"), ("1", "NA"), ("NA", "001")
+    }  # fmt: skip
 
 
 def test_workers_are_as_many_as_the_cores_that_the_process_may_use(root: Path) -> None:

@@ -279,7 +279,7 @@ NO_EFFECT = "it has no effect where"
         ),
     ],
 )
-def test_a_setting_that_another_hides_is_reported_with_the_places_of_both(  # noqa: PLR0917 - as parametrized
+def test_a_setting_that_another_hides_is_reported_with_both_places(  # noqa: PLR0917
     raw, params, section: str, key: str, value: object, text: str
 ) -> None:
     changed = raw

@@ -2,26 +2,20 @@
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from minet.core.files import read_json
 from minet.zoo.report.charts import charts
+from tests.helpers.browser import needs_browser, offline_browser, requested, screen, widths
 from tests.helpers.tree import ROOT
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason="no Chromium and its driver (Debian: chromium-driver)"
-)
+pytestmark = needs_browser
 CHARTS = ("macs", "parameters", "loss", "accuracy", "lr", "confusion")
 
 
@@ -32,18 +26,8 @@ def record() -> dict:
 
 @pytest.fixture(scope="module")
 def started() -> Iterator[WebDriver]:
-    """Yield a browser in which no host name resolves."""
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in (
-        *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
-        *("--host-resolver-rules=MAP * ~NOTFOUND", "--window-size=1280,900"),
-    ):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield driver
-    driver.quit()
+    with offline_browser() as driver:
+        yield driver
 
 
 @pytest.fixture
@@ -84,12 +68,7 @@ def sort_by(page: WebDriver, column: str) -> str:
 
 
 def test_the_page_loads_nothing_but_itself(page: WebDriver) -> None:
-    events = [json.loads(line["message"])["message"] for line in page.get_log("performance")]
-    urls = {
-        event["params"]["request"]["url"]
-        for event in events
-        if event["method"] == "Network.requestWillBeSent"
-    }
+    urls = requested(page)
     assert urls
     assert {url.partition(":")[0] for url in urls} <= {"file", "data"}
 
@@ -278,22 +257,10 @@ def test_one_row_in_detail(page: WebDriver, record) -> None:
     WebDriverWait(page, 10).until(lambda d: d.execute_script(cells) == 25)
 
 
-@contextmanager
-def screen(page: WebDriver, width: int) -> Iterator[None]:
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    try:
-        yield
-    finally:
-        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-
-
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_page_does_not_scroll_sideways(page: WebDriver, width: int) -> None:
     with screen(page, width):
-        page_px, text_px = page.execute_script(
-            "const root = document.documentElement; return [root.scrollWidth, root.clientWidth]"
-        )
+        page_px, text_px = widths(page)
     assert page_px == text_px <= width  # wider elements scroll within their boxes
 
 
