@@ -44,6 +44,15 @@ COMPARED = (
 )
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes null as `-S` does, as nothing: otherwise the first `-S` would change these lines."""
+
+
+_Dumper.add_representer(
+    type(None), lambda dumper, _: dumper.represent_scalar("tag:yaml.org,2002:null", "")
+)
+
+
 class Project:
     """A copy of this tree in its own git and DVC repository, with a tiny sample."""
 
@@ -73,7 +82,7 @@ class Project:
         return yaml.safe_load((self.folder / file).read_text())
 
     def write_params(self, raw: dict[str, Any], file: str = "params.yaml") -> None:
-        (self.folder / file).write_text(yaml.safe_dump(raw, sort_keys=False))
+        (self.folder / file).write_text(yaml.dump(raw, Dumper=_Dumper, sort_keys=False))
 
     def run(self, command: str, *, code: int = 0, **environment: str) -> str:
         """Run a command, check its exit code, and return what it printed on both streams."""
