@@ -24,10 +24,10 @@ from minet.models.registry import (
     input_problems,
     pretrained_url,
 )
-from minet.nn.config import WeightsSettings
+from minet.nn.config import IMAGENET, RANDOM, WeightsSettings
 from minet.nn.weights import SUFFIXES, head_names, read_weights, weight_problems
 from minet.params import DataSection, own_arguments
-from minet.train.config import IMAGENET, RANDOM, RunSettings, TrainSettings
+from minet.train.config import RunSettings, TrainSettings
 from minet.train.schedule import image_size_at
 
 

@@ -15,6 +15,7 @@ from minet.cost.config import CostSettings
 from minet.data.config import DataSettings, SampleSettings
 from minet.evaluate.config import EvaluateSettings
 from minet.loader.config import Cache
+from minet.nn.config import RANDOM
 from minet.recipes import (
     DEFAULT_RECIPE,
     Recipe,
@@ -23,7 +24,7 @@ from minet.recipes import (
     given,
     named_recipe,
 )
-from minet.train.config import RANDOM, TrainSettings
+from minet.train.config import TrainSettings
 
 _OWN_RECIPE = "own"  # old name of null
 _NO_ARGUMENTS = ("weights", "recipe", "train")  # keys of a model's block; `train` is an old one

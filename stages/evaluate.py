@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from minet.augment.config import AugmentSettings, CompatSettings, eval_augment
-from minet.augment.plan import EpochPlan, plan_epoch
+from minet.augment.config import AugmentSettings, CompatSettings
+from minet.augment.plan import EpochPlan, eval_plan
 from minet.augment.transforms import InputSpec
 from minet.core.arrays import ceil_div
 from minet.core.cli import parse_paths, progress_bar, run, workers
@@ -76,16 +76,15 @@ def _plan(
 ) -> EpochPlan | None:
     """Plan the augmentation of the test images; None if there is none, as almost always."""
     seed, recipe = (metadata["settings"][name] for name in ("seed", "train"))
-    scored = eval_augment(
+    plan = eval_plan(
+        test.count,
+        test.record["image_size"],
         parse(AugmentSettings, recipe["augment"]),
         parse(CompatSettings, recipe["compat"]),
         shuffle=settings.channel_shuffle,
+        seed=torch_seed(seed, RngStream.TEST),
     )
-    if scored is None:
-        return None
-    return plan_epoch(
-        test.count, test.record["image_size"], scored, torch_seed(seed, RngStream.TEST), epoch=0
-    )
+    return None if plan is None else plan(0)
 
 
 def _write_metrics(args: Namespace, settings: EvaluateSettings, record: dict[str, Any]) -> None:

@@ -18,9 +18,9 @@ from minet.dry_run import block_problems, data_problems, run_problems, weights_f
 from minet.evaluate.config import EvaluateSettings
 from minet.evaluate.summary import PublishSettings
 from minet.models.registry import MODELS, pretrained_url, reinitialized_layers
-from minet.nn.config import WeightsSettings
+from minet.nn.config import IMAGENET, RANDOM, WeightsSettings
 from minet.params import Params, check_params, read_yaml, recipe, recipe_summary
-from minet.train.config import IMAGENET, RANDOM, RunSettings
+from minet.train.config import RunSettings
 
 
 @dataclass(frozen=True)

@@ -3,31 +3,28 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from minet.augment.config import eval_augment, mixes
-from minet.augment.plan import EpochPlan, plan_epoch
+from minet.augment.config import mixes
+from minet.augment.plan import eval_plan, plan_epoch
 from minet.augment.transforms import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from minet.core.arrays import ceil_div
-from minet.core.cli import cores, parse_paths, progress_bar, run, workers
-from minet.core.files import file_digest, read_csv, write_csv, write_json
+from minet.core.cli import cores, parse_paths, run, workers
+from minet.core.files import file_digest, read_csv, write_json
 from minet.core.rng import RngStream, torch_seed
 from minet.core.settings import read_settings
-from minet.loader.batch import Batch
 from minet.loader.loader import BetonLoader, open_loaders
 from minet.loader.sharding import BatchSharder
 from minet.nn.checkpoint import save_model
 from minet.train.allocator import keep_freed_memory
 from minet.train.config import RunSettings, TrainSettings
-from minet.train.context import Callbacks, TrainContext
+from minet.train.context import SILENT, Callbacks, TrainContext
 from minet.train.distributed.process_group import (
     ProcessGroup,
     is_distributed,
@@ -36,20 +33,15 @@ from minet.train.distributed.process_group import (
 )
 from minet.train.initial import InitialModel, initial_model
 from minet.train.interrupt import Interrupt
-from minet.train.loggers import DVCLiveLogger, Logger, TensorBoardLogger
+from minet.train.loggers import report
 from minet.train.loop import fit
 from minet.train.snapshot import SnapshotStore, fingerprint
-from minet.train.state import EpochRecord
 from minet.train.step import TrainStep, configure_backends
 from minet.train.summary import device_name, metrics_record, run_summary, speed_record
 
 _INPUTS = ("settings", "classes", "initial", "train", "val")
 _OUTPUTS = ("weights", "metadata", "history", "metrics", "speed")
-_COLUMNS = tuple(field.name for field in fields(EpochRecord))
 _VAL_BATCH_FACTOR = 4  # images without gradients take less memory
-_SILENT = Callbacks(
-    steps=lambda batches, *_: batches, history=lambda _: None, epoch=lambda *_: None
-)
 
 
 @dataclass(frozen=True)
@@ -97,7 +89,9 @@ def _train(
         device_name(device),
     )
     store = SnapshotStore(_root() / ".resume" / identity, settings.train.save_every_s)
-    callbacks = _callbacks(args.history, settings, identity) if group.is_rank_zero else _SILENT
+    callbacks = SILENT
+    if group.is_rank_zero:
+        callbacks = report(args.history, settings, _root(), f"{settings.model}-{identity}")
     context = _context(settings, data, train_step, store, callbacks)
     with store.lock() if group.is_rank_zero else nullcontext():
         if group.is_rank_zero:
@@ -159,12 +153,12 @@ def _context(
     store: SnapshotStore,
     callbacks: Callbacks,
 ) -> TrainContext:
-    recipe, train = settings.train, data.train
+    recipe, train, val = settings.train, data.train, data.val
     return TrainContext(
         settings=settings,
         train_step=train_step,
         train=train,
-        val=data.val,
+        val=val,
         sharder=data.sharder,
         train_count=train.count,
         plan=partial(
@@ -172,50 +166,16 @@ def _context(
         ),
         store=store,
         callbacks=callbacks,
-        val_plan=_val_plan(settings, data.val),
+        val_plan=eval_plan(
+            val.count,
+            val.record["image_size"],
+            recipe.augment,
+            recipe.compat,
+            shuffle=recipe.compat.shuffle_validation,
+            seed=torch_seed(settings.seed, RngStream.VALIDATION),
+        ),
         interrupt=Interrupt(ignore_repeats=train_step.group.world_size > 1),
     )
-
-
-def _val_plan(settings: RunSettings, val: BetonLoader) -> Callable[[int], EpochPlan] | None:
-    """Return the plan of the validation images by epoch; None if they are not augmented."""
-    recipe = settings.train
-    augment = eval_augment(recipe.augment, recipe.compat, shuffle=recipe.compat.shuffle_validation)
-    if augment is None:
-        return None
-    seed = torch_seed(settings.seed, RngStream.VALIDATION)
-    return partial(plan_epoch, val.count, val.record["image_size"], augment, seed)
-
-
-def _callbacks(history: Path, settings: RunSettings, identity: str) -> Callbacks:
-    """Show steps and epochs; write the history after each epoch, and the logs that are on."""
-    recipe, name = settings.train, f"{settings.model}-{identity}"
-    loggers: list[Logger] = []
-    if recipe.tensorboard:
-        loggers.append(TensorBoardLogger(_root() / "tensorboard" / name))
-    if recipe.dvclive:
-        loggers.append(DVCLiveLogger(_root() / "dvclive" / name))
-
-    def steps(batches: Iterator[Batch], epoch: int, done: int, total: int) -> Iterable[Batch]:
-        what = f"epoch {epoch} ({epoch + 1} of {recipe.epochs})"
-        what += f" from step {done}" if done else ""
-        return progress_bar(batches, total - done, what, images_each=recipe.batch_size)
-
-    def write(records: list[EpochRecord]) -> None:
-        write_csv(history, _COLUMNS, map(astuple, records))
-
-    def epoch(records: list[EpochRecord], model: nn.Module) -> None:
-        last = records[-1]
-        print(
-            f"epoch {last.epoch} ({last.epoch + 1} of {recipe.epochs}): "
-            f"train loss {last.train_loss:.4f}, accuracy {last.train_accuracy:.3f}; "
-            f"val loss {last.val_loss:.4f}, accuracy {last.val_accuracy:.3f}",
-            flush=True,
-        )
-        for logger in loggers:
-            logger.log(records, model)
-
-    return Callbacks(steps=steps, history=write, epoch=epoch)
 
 
 def _metadata(

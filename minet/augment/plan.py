@@ -4,13 +4,15 @@ A plan is a pure function of (seed, epoch, image index). Batches, workers, ranks
 only read rows of it, so none of them can change it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minet.augment.channels import CHANNEL_SETS
-from minet.augment.config import AugmentSettings
+from minet.augment.config import AugmentSettings, CompatSettings, eval_augment
 from minet.core.arrays import IndexArray
 from minet.core.rng import RngStream, generator
 
@@ -67,6 +69,24 @@ def plan_epoch(
         mix_params=_mix_params(count, settings, seed, epoch),
         channel_mask=_channel_mask(count, settings, seed, epoch),
     )
+
+
+def eval_plan(
+    count: int,
+    image_size: int,
+    settings: AugmentSettings,
+    compat: CompatSettings,
+    *,
+    shuffle: float,
+    seed: int,
+) -> Callable[[int], EpochPlan] | None:
+    """Return the plan by epoch of images that are evaluated; None if they are not augmented.
+
+    They are augmented only where known bugs of the reports, or the shuffling of channels with
+    probability `shuffle`, are replicated.
+    """
+    augment = eval_augment(settings, compat, shuffle=shuffle)
+    return None if augment is None else partial(plan_epoch, count, image_size, augment, seed)
 
 
 def _crop_boxes(

@@ -4,6 +4,8 @@ from pydantic import Field
 
 from minet.core.settings import Settings
 
+RANDOM, IMAGENET = "random", "imagenet"  # values of `weights` other than the name of a file
+
 
 class WeightsSettings(Settings):
     """Settings of the stage `weights`."""

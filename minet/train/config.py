@@ -18,8 +18,6 @@ from minet.core.settings import (
 )
 from minet.loader.config import Cache
 
-RANDOM, IMAGENET = "random", "imagenet"  # values of `weights` other than the name of a file
-
 
 class TrainSettings(Settings):
     """A training recipe; epochs count from 0."""

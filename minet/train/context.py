@@ -50,6 +50,9 @@ class Callbacks:
     epoch: Callable[[list[EpochRecord], nn.Module], None]
 
 
+SILENT = Callbacks(steps=lambda batches, *_: batches, history=lambda _: None, epoch=lambda *_: None)
+
+
 @dataclass(frozen=True)
 class TrainResult:
     """The weights of the best epoch, and the records of all epochs."""

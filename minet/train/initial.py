@@ -11,8 +11,9 @@ from torch import nn
 from minet.core.errors import InputError
 from minet.core.rng import RngStream, torch_seed
 from minet.nn.build import build_by_name
+from minet.nn.config import IMAGENET
 from minet.nn.weights import head_names, load_matching, weight_problems
-from minet.train.config import IMAGENET, RunSettings
+from minet.train.config import RunSettings
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,22 @@
-"""Logs of a run for TensorBoard and DVCLive."""
+"""Reports of a run: what it prints, its history, logs for TensorBoard and DVCLive."""
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, astuple, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from torch import nn
 
+from minet.core.cli import progress_bar
 from minet.core.errors import needs_group
+from minet.core.files import write_csv
+from minet.loader.batch import Batch
+from minet.train.config import RunSettings
+from minet.train.context import Callbacks
 from minet.train.state import EpochRecord
+
+_COLUMNS = tuple(field.name for field in fields(EpochRecord))
 
 
 class Logger(Protocol):
@@ -75,6 +82,40 @@ class DVCLiveLogger:
                 self._live.log_metric(_title(name), value)
         self._logged = len(history)
         self._live.make_summary()
+
+
+def report(history: Path, settings: RunSettings, root: Path, name: str) -> Callbacks:
+    """Return callbacks that show steps and epochs, and write the history and the logs that are on.
+
+    Logs are written to `tensorboard/<name>` and `dvclive/<name>` below `root`.
+    """
+    recipe = settings.train
+    loggers: list[Logger] = []
+    if recipe.tensorboard:
+        loggers.append(TensorBoardLogger(root / "tensorboard" / name))
+    if recipe.dvclive:
+        loggers.append(DVCLiveLogger(root / "dvclive" / name))
+
+    def steps(batches: Iterator[Batch], epoch: int, done: int, total: int) -> Iterable[Batch]:
+        what = f"epoch {epoch} ({epoch + 1} of {recipe.epochs})"
+        what += f" from step {done}" if done else ""
+        return progress_bar(batches, total - done, what, images_each=recipe.batch_size)
+
+    def write(records: list[EpochRecord]) -> None:
+        write_csv(history, _COLUMNS, map(astuple, records))
+
+    def epoch(records: list[EpochRecord], model: nn.Module) -> None:
+        last = records[-1]
+        print(
+            f"epoch {last.epoch} ({last.epoch + 1} of {recipe.epochs}): "
+            f"train loss {last.train_loss:.4f}, accuracy {last.train_accuracy:.3f}; "
+            f"val loss {last.val_loss:.4f}, accuracy {last.val_accuracy:.3f}",
+            flush=True,
+        )
+        for logger in loggers:
+            logger.log(records, model)
+
+    return Callbacks(steps=steps, history=write, epoch=epoch)
 
 
 def _title(name: str) -> str:

@@ -12,9 +12,10 @@ from minet.core.errors import InputError, check_installed
 from minet.core.settings import choices, merge, parse, setting_problems
 from minet.cost.config import CostRunSettings
 from minet.evaluate.config import EvaluateSettings
+from minet.nn.config import IMAGENET, RANDOM
 from minet.params import Params, check_params, default_recipe, read_yaml
 from minet.recipes import Layer, Recipe, channel_test_problems, model_problems
-from minet.train.config import IMAGENET, RANDOM, RunSettings
+from minet.train.config import RunSettings
 from minet.zoo.config import Row, RowSettings, VariantSettings, Zoo
 
 DATA = "data"  # index and betons of the main pipeline
