@@ -45,6 +45,9 @@ class Params(Settings):
     model: str = Field(
         description="Name of the model to train.",
     )
+    also: tuple[str, ...] = Field(
+        description="Names of models that are trained, evaluated and compared beside it.",
+    )
     recipe: str = Field(
         description="Block of `recipes` that changes `train` and the model's changes of it; "
         "`default` is none.",

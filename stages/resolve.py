@@ -77,7 +77,7 @@ def stage_settings(params: Params) -> StageSettings:
         cost=CostRunSettings(
             **chosen,
             channels=len(input_channels(own.channels, own.channel_mode)),
-            input_px=params.cost.input_px,
+            input_px=params.cost.input_px or own.input_px,
         ),
     )
 
