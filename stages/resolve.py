@@ -1,6 +1,7 @@
 """Check params.yaml and write the settings of each stage, before any output changes."""
 
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ from minet.augment.channels import input_channels
 from minet.beton.config import BetonRunSettings
 from minet.core.cli import parse_paths, run
 from minet.core.errors import InputError
-from minet.core.files import write_json
+from minet.core.files import atomic_dir, file_digest, read_json, write_json
+from minet.core.settings import flatten
 from minet.cost.config import CostRunSettings
 from minet.data.config import DataSettings, SampleSettings
 from minet.dry_run import block_problems, data_problems, run_problems, weights_file_problems
@@ -21,7 +23,7 @@ from minet.train.config import IMAGENET, RANDOM, RunSettings
 
 @dataclass(frozen=True)
 class StageSettings:
-    """The settings of each stage, one JSON each: only what it reads, so nothing else reruns it."""
+    """The settings of each stage for one model: only what it reads, so nothing else reruns it."""
 
     sample: SampleSettings
     index: DataSettings
@@ -33,29 +35,41 @@ class StageSettings:
 
 
 def main() -> None:
-    """Write one JSON per stage; InputError lists all problems and writes nothing."""
-    args = parse_paths(__doc__, "params", "sample", "weights", "out")
-    raw = read_yaml(args.params)
-    params, problems = check_params(raw, MODELS)
-    problems += [*block_problems(raw.get("models")), *data_problems(raw, args.sample)]
-    if params is None or problems:
-        raise InputError(*(f"{args.params}: {problem}" for problem in problems))
-    stages = stage_settings(params)
-    problems = [
-        *run_problems(stages.train, stages.evaluate, stages.cost),
-        *weights_file_problems(stages.weights, params.model, stages.train.arguments, args.weights),
-    ]
+    """Write JSON files into two folders; InputError lists all problems and writes nothing.
+
+    `out` gets the settings of the data and, below `also`, those of the models trained beside the
+    chosen one, whose own are written to `run`.
+    """
+    args = parse_paths(__doc__, "params", "sample", "weights", "scores", "out", "run")
+    params = _read_params(args.params, args.sample)
+    models = {name: stage_settings(params, name) for name in (params.model, *params.also)}
+    problems = list(_model_problems(params, models, args.weights))
     if problems:
         raise InputError(*problems)
-    for field in fields(stages):
-        settings = getattr(stages, field.name)
-        write_json(args.out / f"{field.name}.json", settings.model_dump(mode="json"))
+    chosen, also = models[params.model], {name: models[name] for name in params.also}
+    records = {name: model_records(settings) for name, settings in models.items()}
+    _report_runtime(args.run / "runtime.json", chosen.train.runtime())
+    with atomic_dir(args.out) as folder:
+        drawn = Path(params.data.root) == args.sample
+        write_json(folder / "sample.json", chosen.sample.model_dump(mode="json") if drawn else {})
+        write_json(folder / "index.json", chosen.index.model_dump(mode="json"))
+        write_json(folder / "beton.json", chosen.beton.model_dump(mode="json"))
+        write_json(folder / "publish.json", {"models": list(models)})
+        for name in also:
+            write_json(folder / "also" / f"{name}.json", records[name])
+    with atomic_dir(args.run) as folder:
+        for name, record in records[params.model].items():
+            write_json(folder / f"{name}.json", record)
+    for file in args.scores.glob("*.json"):  # DVC keeps outputs of stages that are no more
+        if file.stem not in also:
+            file.unlink()
 
 
-def stage_settings(params: Params) -> StageSettings:
-    """Return the settings of each stage."""
-    model, own = params.model, recipe(params, params.model)
-    chosen: dict[str, Any] = {
+def stage_settings(params: Params, model: str | None = None) -> StageSettings:
+    """Return the settings of each stage for a model, by default the chosen one."""
+    model = params.model if model is None else model
+    own = recipe(params, model)
+    named: dict[str, Any] = {
         "model": model,
         "builder": MODELS[model],
         "arguments": params.arguments(model),
@@ -64,9 +78,9 @@ def stage_settings(params: Params) -> StageSettings:
         sample=params.sample,
         index=DataSettings(**params.data.model_dump(exclude={"cache"})),
         beton=BetonRunSettings(root=params.data.root, **params.beton.model_dump()),
-        weights=_weights(params),
+        weights=_weights(params, model),
         train=RunSettings(
-            **chosen,
+            **named,
             seed=params.seed,
             cache=params.data.cache,
             weights=params.weights(model),
@@ -75,16 +89,73 @@ def stage_settings(params: Params) -> StageSettings:
         ),
         evaluate=params.evaluate,
         cost=CostRunSettings(
-            **chosen,
+            **named,
             channels=len(input_channels(own.channels, own.channel_mode)),
             input_px=params.cost.input_px or own.input_px,
         ),
     )
 
 
-def _weights(params: Params) -> WeightsSettings:
-    """Return which file has the chosen model's weights, and where to download it."""
-    value, url = params.weights(params.model), pretrained_url(params.model)
+def model_records(settings: StageSettings) -> dict[str, dict[str, Any]]:
+    """Return what the stages of a model read, by the names of files.
+
+    `runtime` changes no result, and no stage depends on it. `code` has the digest of the file of
+    the model: the stages of the chosen model and of another one are written the same in dvc.yaml,
+    where the name of a file of code would differ.
+    """
+    module = settings.train.builder.partition(":")[0]
+    file = Path(*module.split(".")).with_suffix(".py")
+    return {
+        "weights": settings.weights.model_dump(mode="json"),
+        "train": settings.train.record(),
+        "runtime": settings.train.runtime(),
+        "evaluate": settings.evaluate.model_dump(mode="json"),
+        "cost": settings.cost.model_dump(mode="json"),
+        "code": {str(file): file_digest(file)},
+    }
+
+
+def _read_params(path: Path, sample: Path) -> Params:
+    """Read and check params.yaml; InputError lists all problems."""
+    raw = read_yaml(path)
+    params, problems = check_params(raw, MODELS)
+    problems += [*block_problems(raw.get("models")), *data_problems(raw, sample)]
+    if params is None or problems:
+        raise InputError(*(f"{path}: {problem}" for problem in problems))
+    return params
+
+
+def _model_problems(
+    params: Params, models: dict[str, StageSettings], weights: Path
+) -> Iterator[str]:
+    """Yield problems of dry runs of each model and of files of weights."""
+    for name, settings in models.items():
+        prefix = "" if name == params.model else f"also {name}: "
+        arguments = settings.train.arguments
+        problems = [
+            *run_problems(settings.train, settings.evaluate, settings.cost),
+            *weights_file_problems(settings.weights, name, arguments, weights),
+        ]
+        yield from (prefix + problem for problem in problems)
+
+
+def _report_runtime(path: Path, new: dict[str, Any]) -> None:
+    """Print which settings have changed since the last run that no stage depends on."""
+    if not path.exists():
+        return
+    old = dict(flatten(read_json(path)))
+    for key, value in flatten(new):
+        if value != old.get(key, value):
+            name = "data.cache" if key == "cache" else key
+            print(
+                f"{name} is {value} (was {old[key]}): it changes no result, so no model is "
+                "trained again for it; the next one that trains uses it"
+            )
+
+
+def _weights(params: Params, model: str) -> WeightsSettings:
+    """Return which file has a model's weights, and where to download it."""
+    value, url = params.weights(model), pretrained_url(model)
     if value == RANDOM:
         return WeightsSettings(file=None, url=None)
     if value == IMAGENET and url is not None:

@@ -3,7 +3,7 @@
 from functools import partial
 
 from minet.core.cli import parse_paths, progress_bar, run, workers
-from minet.core.files import atomic_dir, write_csv
+from minet.core.files import atomic_dir, read_json, write_csv
 from minet.core.settings import read_settings
 from minet.core.threads import ordered_map
 from minet.data.config import SPLITS, SampleSettings
@@ -11,8 +11,11 @@ from minet.data.sample import SampleImage, draw_jpeg, sample_images
 
 
 def main() -> None:
-    """Draw every image and write the folder, whole or not at all."""
+    """Draw every image and write the folder, whole or not at all; without settings it is empty."""
     args = parse_paths(__doc__, "settings", "out")
+    if not read_json(args.settings):  # the images are others
+        with atomic_dir(args.out):
+            return
     settings = read_settings(args.settings, SampleSettings)
     images = list(sample_images(settings))
     with atomic_dir(args.out) as folder:

@@ -65,8 +65,9 @@ class _Data:
 
 def main() -> None:
     """Train from the betons; write weights, metadata, history, metrics and speed."""
-    args = parse_paths(__doc__, *_INPUTS, *_OUTPUTS)
-    settings = read_settings(args.settings, RunSettings)
+    args = parse_paths(__doc__, *_INPUTS, *_OUTPUTS, optional=("runtime",))
+    # settings that change no result may be in a file of their own, which DVC does not compare
+    settings = read_settings(args.settings, RunSettings, *filter(None, [args.runtime]))
     processes = settings.train.processes
     if processes > 1 and not is_distributed():
         from minet.train.distributed.launcher import launch

@@ -53,8 +53,9 @@ def _download(file: str, url: str, local: Path) -> Path:
         try:
             hub.download_url_to_file(url, str(path), progress=False)
         except (OSError, HTTPException) as error:
+            from_root = Path(*(part for part in local.parts if part != ".."))
             raise InputError(
-                f"{url}: cannot be fetched ({error}); fetch it elsewhere and save it as {local}"
+                f"{url}: cannot be fetched ({error}); fetch it elsewhere and save it as {from_root}"
             ) from error
     return path
 

@@ -3,6 +3,7 @@
 import difflib
 import json
 from collections.abc import Collection, Iterator, Mapping
+from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin
 
@@ -63,10 +64,13 @@ def patch_of(kind: type[Settings]) -> type[Settings]:
     return patch
 
 
-def read_settings(path: Path, kind: type[SettingsType]) -> SettingsType:
-    """Read the settings that the resolve stage wrote for a stage; InputError lists problems."""
+def read_settings(path: Path, kind: type[SettingsType], *others: Path) -> SettingsType:
+    """Read the settings that the resolve stage wrote for a stage; InputError lists problems.
+
+    Settings in `others` are merged over those in `path`.
+    """
     try:
-        return parse(kind, read_json(path))
+        return parse(kind, reduce(merge, map(read_json, (path, *others))))
     except ValidationError as error:
         raise InputError(*(f"{path}: {text}" for text in setting_problems(error, kind))) from error
 

@@ -31,15 +31,16 @@ COMPARED = (
     "data/beton/val.beton",
     "data/beton/test.beton",
     "data/beton/train.json",
-    "checkpoints/model.safetensors",
-    "plots/history.csv",
-    "plots/predictions.csv",
+    "data/index/data.json",
+    "runs/current/model.safetensors",
+    "runs/current/history.csv",
+    "runs/current/predictions.csv",
+    "runs/current/train.json",
+    "runs/current/test.json",
+    "runs/current/channels.json",
+    "runs/current/cost.json",
     "plots/curves.png",
-    "metrics/data.json",
-    "metrics/train.json",
     "metrics/test.json",
-    "metrics/channels.json",
-    "metrics/cost.json",
 )
 
 
@@ -127,8 +128,9 @@ class Project:
     def digests(self) -> dict[str, str]:
         return {name: digest(self.folder / name) for name in COMPARED}
 
-    def record(self, name: str) -> dict:
-        return json.loads((self.folder / "metrics" / f"{name}.json").read_text())
+    def record(self, name: str, run: str = "current") -> dict:
+        """Return a record of a run by its name."""
+        return json.loads((self.folder / "runs" / run / f"{name}.json").read_text())
 
     def partials(self) -> list[Path]:
         return [path for path in self.folder.rglob("*.partial") if ".dvc" not in path.parts]
@@ -162,8 +164,9 @@ _AFTER = {
     "weights": {"resolve"},
     "train": {"weights", "beton@train", "beton@val"},
     "evaluate": {"train", "beton@test"},
-    "cost": {"index"},
+    "cost": {"resolve", "index"},
     "plots": {"evaluate"},
+    "publish": {"evaluate", "cost"},
 }
 
 
