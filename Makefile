@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup all-groups repro test test-slow lint lock wheel zoo chaos bench-data bench-train clean
+.PHONY: help setup all-groups repro all experiments test test-slow lint lock wheel zoo chaos bench-data bench-train clean
 .NOTPARALLEL:
 
 ALL := zoo reports loggers verify dev
@@ -16,6 +16,7 @@ BENCH := .venv-bench
 BENCH_FLAGS ?=
 CHAOS_FLAGS ?=
 DIST := dist
+EXPERIMENTS_FLAGS ?=
 JOBS ?= 2
 LOCK_FLAGS ?=
 RAY ?=
@@ -33,6 +34,16 @@ setup: ## a virtual environment: 7 GB; TORCH=cpu 1.5 GB; GROUPS="zoo ..." (docs/
 
 repro: $(VENV)/.ready ## run the pipeline: images to metrics and plots
 	@dvc repro
+
+all: $(VENV)/.ready ## every model, beside each other: metrics/models.csv
+	@python -c 'from dvc.utils.hydra import apply_overrides; from minet.models.registry import MODELS; \
+	  apply_overrides("params.yaml", ["also=[" + ",".join(MODELS) + "]"])'
+	@dvc repro
+
+experiments: $(VENV)/.ready ## what experiments changed and what came of it, in 120 columns
+	@COLUMNS=120 dvc exp show --no-pager --only-changed --precision 4 \
+	  --keep 'model$$|accuracy|val_accuracy' \
+	  --drop '.*/|resolved|also|Created|macro_f1|loss|macs' $(EXPERIMENTS_FLAGS)
 
 test: all-groups lint ## lint, types and tests
 	@tools/debian.sh browser || echo "no Chromium: tests of the zoo's page are left out" >&2

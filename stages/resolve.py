@@ -10,11 +10,12 @@ from minet.beton.config import BetonRunSettings
 from minet.core.cli import parse_paths, run
 from minet.core.errors import InputError
 from minet.core.files import atomic_dir, file_digest, read_json, write_json
-from minet.core.settings import flatten
+from minet.core.settings import RESOLVED, flatten
 from minet.cost.config import CostRunSettings
-from minet.data.config import DataSettings, SampleSettings
+from minet.data.config import DataSettings, SampleRunSettings
 from minet.dry_run import block_problems, data_problems, run_problems, weights_file_problems
 from minet.evaluate.config import EvaluateSettings
+from minet.evaluate.summary import PublishSettings
 from minet.models.registry import MODELS, pretrained_url, reinitialized_layers
 from minet.nn.config import WeightsSettings
 from minet.params import Params, check_params, read_yaml, recipe
@@ -25,7 +26,7 @@ from minet.train.config import IMAGENET, RANDOM, RunSettings
 class StageSettings:
     """The settings of each stage for one model: only what it reads, so nothing else reruns it."""
 
-    sample: SampleSettings
+    sample: SampleRunSettings
     index: DataSettings
     beton: BetonRunSettings
     weights: WeightsSettings
@@ -47,14 +48,17 @@ def main() -> None:
     if problems:
         raise InputError(*problems)
     chosen, also = models[params.model], {name: models[name] for name in params.also}
-    records = {name: model_records(settings) for name, settings in models.items()}
-    _report_runtime(args.run / "runtime.json", chosen.train.runtime())
+    records = {name: model_records(model) for name, model in models.items()}
+    _report_runtime(args.run / "runtime.json", records[params.model]["runtime"])
+    data = {
+        "sample": chosen.sample.model_copy(update={"drawn": Path(params.data.root) == args.sample}),
+        "index": chosen.index,
+        "beton": chosen.beton,
+        "publish": PublishSettings(models=tuple(models)),
+    }
     with atomic_dir(args.out) as folder:
-        drawn = Path(params.data.root) == args.sample
-        write_json(folder / "sample.json", chosen.sample.model_dump(mode="json") if drawn else {})
-        write_json(folder / "index.json", chosen.index.model_dump(mode="json"))
-        write_json(folder / "beton.json", chosen.beton.model_dump(mode="json"))
-        write_json(folder / "publish.json", {"models": list(models)})
+        for name, settings in data.items():
+            write_json(folder / f"{name}.json", {RESOLVED: settings.model_dump(mode="json")})
         for name in also:
             write_json(folder / "also" / f"{name}.json", records[name])
     with atomic_dir(args.run) as folder:
@@ -75,7 +79,7 @@ def stage_settings(params: Params, model: str | None = None) -> StageSettings:
         "arguments": params.arguments(model),
     }
     return StageSettings(
-        sample=params.sample,
+        sample=SampleRunSettings(**params.sample.model_dump()),
         index=DataSettings(**params.data.model_dump(exclude={"cache"})),
         beton=BetonRunSettings(root=params.data.root, **params.beton.model_dump()),
         weights=_weights(params, model),
@@ -105,14 +109,15 @@ def model_records(settings: StageSettings) -> dict[str, dict[str, Any]]:
     """
     module = settings.train.builder.partition(":")[0]
     file = Path(*module.split(".")).with_suffix(".py")
-    return {
+    records = {
         "weights": settings.weights.model_dump(mode="json"),
         "train": settings.train.record(),
         "runtime": settings.train.runtime(),
         "evaluate": settings.evaluate.model_dump(mode="json"),
         "cost": settings.cost.model_dump(mode="json"),
-        "code": {str(file): file_digest(file)},
+        "code": {"file": str(file), "sha256": file_digest(file)},
     }
+    return {name: {RESOLVED: record} for name, record in records.items()}
 
 
 def _read_params(path: Path, sample: Path) -> Params:
@@ -143,13 +148,13 @@ def _report_runtime(path: Path, new: dict[str, Any]) -> None:
     """Print which settings have changed since the last run that no stage depends on."""
     if not path.exists():
         return
-    old = dict(flatten(read_json(path)))
-    for key, value in flatten(new):
+    old = dict(flatten(read_json(path)[RESOLVED]))
+    for key, value in flatten(new[RESOLVED]):
         if value != old.get(key, value):
             name = "data.cache" if key == "cache" else key
             print(
-                f"{name} is {value} (was {old[key]}): it changes no result, so no model is "
-                "trained again for it; the next one that trains uses it"
+                f"{name} is {value} (was {old[key]}): it changes no result, so no model is trained "
+                "again for it; the next one that trains uses it"
             )
 
 

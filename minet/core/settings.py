@@ -12,6 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from minet.core.errors import InputError
 from minet.core.files import read_json
 
+# `resolve` writes settings below this key: DVC shows parameters of all files side by side, and only
+# those whose keys differ from the ones of params.yaml without the names of files
+RESOLVED = "resolved"
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -67,10 +71,11 @@ def patch_of(kind: type[Settings]) -> type[Settings]:
 def read_settings(path: Path, kind: type[SettingsType], *others: Path) -> SettingsType:
     """Read the settings that the resolve stage wrote for a stage; InputError lists problems.
 
-    Settings in `others` are merged over those in `path`.
+    Settings in `others` are merged over those in `path`. They may be below the key `resolved`.
     """
+    record = reduce(merge, map(read_json, (path, *others)))
     try:
-        return parse(kind, reduce(merge, map(read_json, (path, *others))))
+        return parse(kind, record.get(RESOLVED, record))
     except ValidationError as error:
         raise InputError(*(f"{path}: {text}" for text in setting_problems(error, kind))) from error
 

@@ -47,6 +47,12 @@ class SampleSettings(Settings):
         return count
 
 
+class SampleRunSettings(SampleSettings):
+    """Settings of the stage `sample`."""
+
+    drawn: bool = Field(True, description="Draw the images; `false` leaves the folder empty.")
+
+
 class DataSettings(Settings):
     """Where images and their labels are."""
 

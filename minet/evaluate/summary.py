@@ -3,12 +3,24 @@
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import Field
+
+from minet.core.settings import Settings
+
 RECORDS = ("test", "train", "cost", "speed")  # of a run, from which the numbers come
 _METRICS = {
     "test": ("accuracy", "accuracy_low", "accuracy_high", "macro_f1", "loss"),
     "train": ("val_accuracy",),
     "cost": ("parameters", "macs"),
 }
+
+
+class PublishSettings(Settings):
+    """Settings of the stage `publish`."""
+
+    models: tuple[str, ...] = Field(
+        description="Names of the models in the table, the chosen one first.",
+    )
 
 
 def summary(records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -218,7 +218,7 @@ def extra_settings(recipe: TrainSettings) -> dict[str, object]:
 
 
 # Runtime-only settings; they affect results only by rounding.
-_RUNTIME_ONLY = {"cache": True, "train": {"save_every_s", "processes", "tensorboard", "dvclive"}}
+_RUNTIME_ONLY = {"save_every_s", "processes", "tensorboard", "dvclive"}
 
 
 class RunSettings(Settings):
@@ -241,8 +241,8 @@ class RunSettings(Settings):
 
     def record(self) -> dict[str, Any]:
         """Return the settings that results depend on, as plain data."""
-        return self.model_dump(mode="json", exclude=_RUNTIME_ONLY)
+        return self.model_dump(mode="json", exclude={"cache": True, "train": _RUNTIME_ONLY})
 
     def runtime(self) -> dict[str, Any]:
         """Return the others: how a run is saved, logged and spread over processes."""
-        return self.model_dump(mode="json", include=_RUNTIME_ONLY)
+        return self.model_dump(mode="json", include={"cache": True, "train": _RUNTIME_ONLY})
