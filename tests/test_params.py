@@ -61,6 +61,7 @@ def resolve(write, tmp_path: Path):
     def run(changes: dict[str, Any]) -> CompletedProcess[str]:
         paths = ["--params", str(write(changes)), "--out", str(tmp_path / "out")]
         paths += ["--sample", "data/sample", "--weights", "data/weights"]
+        paths += ["--run", str(tmp_path / "run"), "--scores", str(tmp_path / "scores")]
         done = call_stage("resolve", *paths)
         assert "Traceback" not in done.stderr
         assert (tmp_path / "out").exists() == (done.returncode == 0)
@@ -663,7 +664,7 @@ def test_a_model_is_run_on_the_channels_of_its_recipe_before_any_output_changes(
     assert f"{start}cnn3 takes images of 3 channels, not 2" in done.stderr
     done = resolve({"models.cnn3.channels": 2})
     assert done.returncode == 0, done.stderr
-    assert read_settings(tmp_path / "out" / "cost.json", CostRunSettings).channels == 2
+    assert read_settings(tmp_path / "run" / "cost.json", CostRunSettings).channels == 2
 
 
 @pytest.mark.parametrize(

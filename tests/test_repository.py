@@ -17,7 +17,10 @@ from minet.models.registry import MODELS
 from minet.params import check_params, read_yaml
 from tests.helpers.tree import ROOT, closure, imports
 
-STAGES = ("sample", "resolve", "index", "beton", "weights", "train", "evaluate", "cost", "plots")
+# of the chosen model; those of a model that is trained beside it are these with `_also`
+OF_A_MODEL = ("weights", "train", "evaluate", "cost")
+STAGES = ("resolve", "sample", "index", "beton", *OF_A_MODEL, "plots", "publish")
+ONLY_ALSO = ("settings", "score")
 
 
 def sources(*folders: str) -> list[Path]:
@@ -54,6 +57,7 @@ def test_a_library_is_imported_by_one_file(library: str, allowed: set[str]) -> N
 def test_stages_without_tensors_do_not_import_torch() -> None:
     """`inputs` runs once for each row: a second each would dominate a repeated `make zoo`."""
     names = ("inputs", "code", "compare", "report", "index", "sample", "weights", "plots")
+    names += ("settings", "score", "publish")
     imports = f"import sys, {', '.join(f'stages.{name}' for name in names)}"
     code = f"{imports}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
@@ -72,13 +76,21 @@ def read(file: Path) -> str:
 
 @pytest.fixture(scope="module")
 def pipeline() -> dict[str, Any]:
-    """Return the stages of dvc.yaml as plain data."""
-    return yaml.safe_load(read(Path("dvc.yaml")))["stages"]
+    """Return the stages of dvc.yaml as plain data, one of each kind."""
+    stages = yaml.safe_load(read(Path("dvc.yaml")))["stages"]
+    return {name: stage.get("do", stage) for name, stage in stages.items()}
+
+
+def params(stage: dict[str, Any]) -> list[str]:
+    """Return the files of settings that a stage depends on."""
+    return [next(iter(file)) for file in stage.get("params", ())]
 
 
 def code_deps(stage: dict[str, Any], model: str) -> set[Path]:
     """Return the files and folders of code that a stage depends on, for one model."""
-    paths = (Path(dep.replace("${model}", model)) for dep in stage["deps"])
+    paths = [Path(dep.replace("${model}", model).removeprefix("../../")) for dep in stage["deps"]]
+    if "settings/code.json" in params(stage):  # has the digest of the file of the model
+        paths.append(Path("minet/models", f"{model}.py"))
     return {path for path in paths if path.parts[0] in ("minet", "stages")}
 
 
@@ -112,9 +124,9 @@ def check_code_deps(name: str, stage: dict[str, Any]) -> None:
     assert not unused, f"{name} depends on code that no model's run loads"
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", [*STAGES, *(f"{name}_also" for name in ONLY_ALSO)])
 def test_dependencies_of_a_stage_cover_the_code_it_loads(pipeline, stage: str) -> None:
-    check_code_deps(stage, pipeline[stage])
+    check_code_deps(stage.removesuffix("_also"), pipeline[stage])
 
 
 # an edit of the zoo, of statistics or of another model must not rerun these stages
@@ -156,36 +168,57 @@ def test_settings_of_the_zoo_keep_their_comments_when_one_is_changed(tmp_path: P
 
 
 def test_stages_are_those_of_dvc_yaml(pipeline) -> None:
-    assert set(pipeline) == set(STAGES)
+    assert set(pipeline) == {*STAGES, *(f"{name}_also" for name in (*OF_A_MODEL, *ONLY_ALSO))}
     for name, stage in pipeline.items():
-        assert stage["cmd"].split()[:3] == ["python", "-m", f"stages.{name}"]
+        words = stage["cmd"].removeprefix("env PYTHONPATH=../.. ").split()
+        assert words[:3] == ["python", "-m", f"stages.{name.removesuffix('_also')}"]
+
+
+@pytest.mark.parametrize("name", OF_A_MODEL)
+def test_a_stage_is_the_same_text_for_the_chosen_model_and_for_one_beside_it(
+    pipeline, name: str
+) -> None:
+    """DVC's run cache compares the text, so that a model trained in one is free in the other."""
+    chosen, other = dict(pipeline[name]), dict(pipeline[f"{name}_also"])
+    assert (chosen.pop("wdir"), other.pop("wdir")) == ("runs/current", "runs/${item}")
+    assert chosen == other
+    assert "${" not in str(chosen)
+
+
+def test_each_model_has_a_folder_in_git() -> None:
+    """DVC refuses a stage whose folder does not exist."""
+    command = ["git", "ls-files", "runs"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    folders = ("current", "scores", *MODELS)
+    assert sorted(done.stdout.split()) == sorted(f"runs/{name}/.gitkeep" for name in folders)
 
 
 def test_only_resolve_reads_params_yaml(pipeline) -> None:
     """Each other stage depends only on its resolved settings."""
-    readers = {name for name, stage in pipeline.items() if "params" in stage}
+    readers = {name for name, stage in pipeline.items() if "params.yaml" in params(stage)}
     assert readers == {"resolve"}
-    for name, stage in pipeline.items():
-        settings = [dep for dep in stage["deps"] if dep.startswith("data/settings/")]
-        expected = [] if name in ("resolve", "plots") else [f"data/settings/{name}.json"]
-        assert settings == expected, name
+    for name in set(STAGES) - {"resolve", "plots"}:
+        folder = "settings" if name in OF_A_MODEL else "data/settings"
+        settings = [file for file in params(pipeline[name]) if file != "settings/code.json"]
+        assert settings == [f"{folder}/{name}.json"]
 
 
 def test_paths_in_a_command_are_its_dependencies_and_outputs() -> None:
     """In DVC's own view, with templates filled in, no stage reads or writes another file."""
     with Repo(ROOT) as repo:
         for stage in repo.index.stages:
-            known = {str(out) for out in (*stage.deps, *stage.outs)}
+            known = {str(Path(path.def_path)) for path in (*stage.deps, *stage.outs)}
             words = {word for word in stage.cmd.split() if "/" in word or "." in word}
-            files = {word for word in words if not word.startswith("stages.")}
-            # the zoo's paths are from the root too; "@" names a file of arguments
-            known = {str(Path(path)) for path in known}
-            files = {file.removeprefix("@") for file in files}
-            for file in files - known:
+            files = {word for word in words if not word.startswith(("stages.", "PYTHONPATH="))}
+            # the zoo's "@" names a file of arguments
+            for file in {file.removeprefix("@") for file in files} - known:
                 inside = [path for path in known if path.startswith(f"{file}/")]
-                # resolve gets folders of sample and weights; its output does not depend on them
+                # resolve gets folders whose content its outputs do not depend on
                 folders = ("params.yaml", "zoo/params.yaml", "data/sample", "data/weights")
+                folders = (*folders, "runs/scores")
                 exempt = stage.name in ("resolve", "rows") and file in folders
+                # settings that change no result
+                exempt |= (stage.name, file) == ("train", "settings/runtime.json")
                 # of a beton `inputs` depends on the sidecar
                 exempt |= stage.name.startswith("inputs@") and file == "data"
                 assert inside or exempt, f"{stage.addressing}: {file}"

@@ -256,6 +256,57 @@ def test_the_cost_is_that_of_the_input_channels_of_the_model(
     assert {name: record[name] for name in expected} == json.loads(json.dumps(expected))
 
 
+def test_an_unused_sample_is_an_empty_folder(tmp_path: Path) -> None:
+    settings = {"classes": 2, "train": 2, "val": 2, "test": 2, "seed": 0, "drawn": False}
+    write_json(tmp_path / "s.json", {"resolved": settings})
+    run_stage("sample", settings=tmp_path / "s.json", out=tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def record_files(folder: Path, model: str, accuracy: float) -> dict[str, Path]:
+    """Write the records of a run from which the table of models is made; return their paths."""
+    interval = {"accuracy": accuracy, "accuracy_low": accuracy - 0.1, "accuracy_high": 1.0}
+    records: dict[str, dict[str, Any]] = {
+        "test": {**interval, "top5": 1.0, "loss": 0.5, "macro_f1": 0.25, "count": 8},
+        "train": {"best_epoch": 3, "val_accuracy": 0.625, "train_loss": 0.1},
+        "cost": {"parameters": 10, "macs": 30, "flops": 60},
+        "speed": {"model": model, "epoch_s_median": 1.5, "device": "cpu"},
+    }
+    paths = {name: folder / f"{model}-{name}.json" for name in records}
+    for name, record in records.items():
+        write_json(paths[name], record)
+    return paths
+
+
+def test_publish_writes_eight_metrics_and_a_table_of_the_models_that_were_trained(
+    tmp_path: Path,
+) -> None:
+    """In the order of params.yaml, the chosen model first; a score that is not named is left."""
+    for name, accuracy in (("rrdb", 0.75), ("cool", 0.5), ("cnn3", 0.25)):
+        out = tmp_path / "scores" / f"{name}.json"
+        run_stage("score", **record_files(tmp_path, name, accuracy), out=out)
+    write_json(tmp_path / "s.json", {"resolved": {"models": ["resnet18", "rrdb", "cnn3"]}})
+    run_stage(
+        "publish",
+        settings=tmp_path / "s.json",
+        **record_files(tmp_path, "resnet18", 0.875),
+        scores=tmp_path / "scores",
+        metrics=tmp_path / "m.json",
+        table=tmp_path / "t.csv",
+    )
+    metrics = read_json(tmp_path / "m.json")
+    assert metrics == {
+        **{"accuracy": 0.875, "accuracy_low": 0.775, "accuracy_high": 1.0, "macro_f1": 0.25},
+        **{"loss": 0.5, "val_accuracy": 0.625, "parameters": 10, "macs": 30},
+    }
+    rows = read_csv(tmp_path / "t.csv")
+    assert [(row["model"], row["accuracy"]) for row in rows] == [
+        *(("resnet18", "0.875"), ("rrdb", "0.75"), ("cnn3", "0.25"))
+    ]
+    assert list(rows[0]) == ["model", *metrics, "epoch_s"]
+    assert rows[1]["epoch_s"] == "1.5"
+
+
 HEAVY = {"torch", "torchvision", "matplotlib", "numba", "sklearn", "pandas", "cv2", "ffcv", "dvc"}
 IMPORTS = {
     "sample": set(),
@@ -267,6 +318,9 @@ IMPORTS = {
     "evaluate": {"torch", "sklearn", "pandas"},
     "cost": {"torch"},
     "plots": {"matplotlib", "pandas"},
+    "settings": set(),
+    "score": set(),
+    "publish": set(),
 }
 
 
