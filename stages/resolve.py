@@ -1,5 +1,6 @@
 """Check params.yaml and write the settings of each stage, before any output changes."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,13 +149,13 @@ def _report_runtime(path: Path, new: dict[str, Any]) -> None:
     """Print which settings have changed since the last run that no stage depends on."""
     if not path.exists():
         return
-    old = dict(flatten(read_json(path)[RESOLVED]))
+    old = dict(flatten(read_json(path).get(RESOLVED, {})))
     for key, value in flatten(new[RESOLVED]):
         if value != old.get(key, value):
             name = "data.cache" if key == "cache" else key
             print(
-                f"{name} is {value} (was {old[key]}): it changes no result, so no model is trained "
-                "again for it; the next one that trains uses it"
+                f"{name} is {json.dumps(value)} (was {json.dumps(old[key])}): it changes no "
+                "result, so no model is trained again for it; the next one that trains uses it"
             )
 
 

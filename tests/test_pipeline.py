@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from minet.beton.format import read_format
+from minet.core.files import read_csv, read_json
 from minet.models.registry import MODELS
 from tests.helpers.pinned import DEPTHS, PINNED
 from tests.helpers.project import Project, digest, ran, ran_in_order
@@ -30,14 +31,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     output = made.run("dvc repro", MINET_WORKERS="1")
     assert ran_in_order(output) == {
         *("resolve", "sample", "index", "beton@train", "beton@val", "beton@test", "weights"),
-        *("train", "evaluate", "cost", "plots"),
+        *("train", "evaluate", "cost", "plots", "publish"),
     }
     made.run("git add -A && git commit -q -m results")
     return made
 
 
 def test_the_pipeline_writes_all_its_results(project: Project) -> None:
-    test = project.record("test")
+    test, published = project.record("test"), project.published()
     assert {"accuracy", "accuracy_low", "accuracy_high", "top5", "loss", "count"} <= test.keys()
     assert {"precision", "recall", "f1", "macro_precision", "macro_recall", "macro_f1"} <= set(test)
     assert test["accuracy_low"] <= test["accuracy"] <= test["accuracy_high"]
@@ -46,11 +47,15 @@ def test_the_pipeline_writes_all_its_results(project: Project) -> None:
     assert project.record("channels")["RGB"]["accuracy"] == test["accuracy"]
     cost = {"parameters", "macs", "flops", "parameter_mb", "activation_mb", "depth", "uncounted"}
     assert cost <= project.record("cost").keys()
-    assert project.record("data")["train"]["images"] == 48
+    assert read_json(project.folder / "data/index/data.json")["train"]["images"] == 48
     assert project.record("speed")["train_images_per_s"] > 0
-    metadata = json.loads((project.folder / "checkpoints/model.json").read_text())
+    metadata = project.record("model")
     assert metadata["model"] == "rrdb"
     assert len(metadata["classes"]) == 4
+    assert published.pop("val_accuracy") == project.record("train")["val_accuracy"]
+    everything = test | project.record("cost")
+    assert published == {name: everything[name] for name in published}
+    assert [row["model"] for row in read_csv(project.folder / "metrics/models.csv")] == ["rrdb"]
     assert not project.partials()
     assert not list((project.folder / ".resume").iterdir()), "a snapshot is left after its run"
 
@@ -60,7 +65,7 @@ def test_the_cache_does_not_double_the_disk(project: Project) -> None:
     assert project.run("dvc config cache.type").strip() == "reflink,hardlink,copy"
     if re.search("Cache types:.*reflink", project.run("dvc doctor")):
         pytest.skip("the number of links does not count reflinks")
-    for name in ("data/beton/train.beton", "checkpoints/model.safetensors"):
+    for name in ("data/beton/train.beton", "runs/current/model.safetensors"):
         assert (project.folder / name).stat().st_nlink == 2
 
 
@@ -93,11 +98,11 @@ def test_another_model_runs_only_what_depends_on_it_and_the_first_comes_from_the
 ) -> None:
     before = project.digests()
     output = project.run("dvc exp run -S model=cnn3")
-    assert ran_in_order(output) == {"resolve", "train", "evaluate", "cost", "plots"}
+    assert ran_in_order(output) == {*("resolve", "train", "evaluate", "cost", "plots", "publish")}
     diff = json.loads(project.run("dvc metrics diff --json"))
-    parameters = diff["metrics/cost.json"]["parameters"]
+    assert set(diff) == {"metrics/test.json"}
+    parameters = diff["metrics/test.json"]["parameters"]
     assert parameters["old"] != parameters["new"]
-    assert "metrics/test.json" in diff
     diff = project.run("git diff --unified=0 params.yaml")
     assert re.findall(r"^[-+]\w.*", diff, re.MULTILINE) == ["-model: rrdb", "+model: cnn3"]
     output = project.run("dvc exp run -S model=rrdb")
@@ -132,7 +137,7 @@ def test_another_model_runs_only_what_depends_on_it_and_the_first_comes_from_the
 def test_a_mistake_is_reported_and_changes_no_output(
     project: Project, change: str, message: str
 ) -> None:
-    outputs = [path for name in ("data", "checkpoints", "plots", "metrics")
+    outputs = [path for name in ("data", "runs", "plots", "metrics")
                for path in (project.folder / name).rglob("*") if path.is_file()]  # fmt: skip
     before = {path: digest(path) for path in outputs}
     output = project.run(f"dvc exp run -S {change}", code=255)
@@ -161,7 +166,7 @@ def test_a_killed_run_from_scratch_with_two_workers_ends_with_the_same_bytes(
     output = other.run("dvc repro", MINET_WORKERS="2")
     again = ran_in_order(output)
     # training does not need the test split, which DVC may prepare later
-    later = {"beton@test", "evaluate", "cost", "plots"}
+    later = {"beton@test", "evaluate", "cost", "plots", "publish"}
     assert {"train"} <= again <= {"train"} | later, "a stage that had ended ran again"
     resumed = re.search(r"resumed at epoch (\d), step (\d+)", output)
     assert resumed, output
@@ -181,22 +186,68 @@ def test_only_a_changed_split_is_prepared_again(project: Project) -> None:
     assert ran(project.run("dvc repro")) == []
 
 
+def test_a_setting_that_changes_no_result_trains_nothing(project: Project) -> None:
+    """tests/stages/test_resolve.py goes through all of them."""
+    before = project.digests()
+    output = project.run("dvc exp run -S data.cache=stream -S train.processes=2")
+    assert ran(output) == ["resolve"]
+    assert 'data.cache is "stream" (was "auto"): it changes no result' in output
+    assert project.digests() == before
+    project.run(RESTORE)
+
+
 @pytest.mark.parametrize("cache", ["stream", pytest.param("resident", marks=pytest.mark.slow)])
 def test_the_cache_setting_changes_no_byte(project: Project, cache: str) -> None:
     """The default is resident for small data."""
     before = project.digests()
-    output = project.run(f"dvc exp run -S data.cache={cache}")
-    assert ran(output) == ["resolve", "train"]  # nothing else depends on the same bytes
+    project.run(f"dvc exp run -S data.cache={cache}")
+    assert ran(project.run("dvc repro --force --single-item train")) == ["train"]
     assert project.digests() == before
+    project.run(RESTORE)
+
+
+def test_models_are_trained_beside_the_chosen_one_and_then_free_as_it(project: Project) -> None:
+    """The chosen model may be named too: its run is the one in runs/current."""
+    output = project.run("dvc exp run -S 'also=[cnn3,rrdb]'")
+    parts = ("settings", "train", "evaluate", "cost", "score")
+    assert {f"{part}_also@cnn3" for part in parts} <= set(ran(output))
+    assert "Stage 'train_also@rrdb' is cached" in output
+    assert not {"train", "evaluate", "cost", "plots"} & set(ran(output))
+    table = read_csv(project.folder / "metrics/models.csv")
+    assert [row["model"] for row in table] == ["rrdb", "cnn3"]
+    assert float(table[1]["accuracy"]) == project.record("test", "cnn3")["accuracy"]
+    assert set(project.published()) == {*table[0]} - {"model", "epoch_s"}
+    output = project.run("dvc exp run -S model=cnn3")
+    assert set(ran(output)) == {"resolve", "plots", "publish"}
+    assert "Stage 'train' is cached" in output
+    assert project.record("model")["model"] == "cnn3"
+    table = read_csv(project.folder / "metrics/models.csv")
+    assert [row["model"] for row in table] == ["cnn3", "rrdb"]
+    assert ran(project.run("dvc exp run -S 'also=[]'")) == ["resolve", "publish"]
+    assert len(read_csv(project.folder / "metrics/models.csv")) == 1
+    assert ran(project.run("dvc repro")) == []
+    project.run(RESTORE)
+    assert ran(project.run("dvc repro")) == []
+
+
+def test_an_edit_of_a_model_trains_that_one_again(project: Project) -> None:
+    """Stages depend on the digest of its file, which `resolve` writes."""
+    for name, again in (("cnn3", set()), ("rrdb", {"train", "evaluate", "cost", "publish"})):
+        with (project.folder / f"minet/models/{name}.py").open("a") as file:
+            file.write("# an edit\n")
+        assert set(ran(project.run("dvc repro"))) == {"resolve", *again}  # to the same bytes
     project.run(RESTORE)
 
 
 # several commands in one process, since starting Python and importing torch takes most of the time
 RUN_STAGES = """
-import runpy, shlex, sys
+import os, runpy, shlex, sys
+sys.path[0] = root = os.getcwd()
 for command in sys.argv[1:]:
-    _, _, module, *arguments = shlex.split(command)
+    folder, _, command = command.partition(":")
+    _, module, *arguments = shlex.split(command.partition("python ")[2])
     sys.argv = [module, *arguments]
+    os.chdir(os.path.join(root, folder))
     runpy.run_module(module, run_name="__main__")
 """
 
@@ -209,16 +260,18 @@ def test_a_stage_run_by_hand_does_not_change_the_cache_through_a_hard_link(
     project.run("dvc config cache.type hardlink && dvc checkout --relink -q dvc.yaml")
     before = {path: digest(path) for path in cache.rglob("*") if path.is_file()}
     linked = {path.stat().st_ino for path in before}
-    folders = (project.folder / name for name in ("data", "checkpoints", "plots"))
+    folders = (project.folder / name for name in ("data", "runs", "plots"))
     files = chain.from_iterable(folder.rglob("*") for folder in folders)
     outputs = [path for path in files if path.stat().st_ino in linked]
     kinds = {path.suffix for path in outputs}
     assert {".beton", ".json", ".csv", ".safetensors", ".png", ".npz", ".JPEG"} <= kinds
     stages = yaml.safe_load((project.folder / "dvc.yaml").read_text())["stages"]
-    project.run(stages.pop("train")["cmd"])  # alone: its fingerprint covers the loaded modules
+    train = stages.pop("train")  # alone: its fingerprint covers the loaded modules
+    project.run(f"cd {train['wdir']} && {train['cmd']}")
     commands = [
-        stage["cmd"].replace("${item.split}", split)
+        f"{stage.get('wdir', '')}:{stage['cmd'].replace('${item.split}', split)}"
         for stage in stages.values()
+        if "foreach" not in stage
         for split in (("train", "val") if "matrix" in stage else ("",))
     ]
     project.run(shlex.join(["python", "-c", RUN_STAGES, *commands]))
@@ -232,13 +285,15 @@ def test_a_stage_run_by_hand_does_not_change_the_cache_through_a_hard_link(
 def test_training_starts_from_a_file_of_weights(project: Project) -> None:
     """The content of the file counts, not only its name."""
     mine = project.folder / "data/weights/mine.safetensors"
-    shutil.copy(project.folder / "checkpoints/model.safetensors", mine)
+    shutil.copy(project.folder / "runs/current/model.safetensors", mine)
     output = project.run("dvc exp run -S models.rrdb.weights=mine.safetensors")
-    assert ran_in_order(output) == {"resolve", "weights", "train", "evaluate", "plots"}
+    assert ran_in_order(output) == {
+        *("resolve", "weights", "train", "evaluate", "plots", "publish")
+    }
     assert "weights: mine.safetensors; random: none" in output
-    metadata = json.loads((project.folder / "checkpoints/model.json").read_text())
+    metadata = project.record("model")
     assert (metadata["weights"], metadata["reinitialized"]) == ("mine.safetensors", [])
-    weights = project.folder / "checkpoints/model.safetensors"
+    weights = project.folder / "runs/current/model.safetensors"
     first = digest(weights)
     shutil.copy(weights, mine)
     assert {"weights", "train"} <= ran_in_order(project.run("dvc repro train"))
@@ -264,13 +319,14 @@ def test_weights_that_do_not_fit_the_model_are_reported_before_training(
 ) -> None:
     """The file has the weights of another model; what DVC does then, other tests show."""
     mine = project.folder / "data/weights/mine.safetensors"
-    shutil.copy(project.folder / "checkpoints/model.safetensors", mine)
+    shutil.copy(project.folder / "runs/current/model.safetensors", mine)
     settings = project.params()
     settings["model"] = "cnn3"
     settings["models"]["cnn3"]["weights"] = value
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings))
     paths = ["--params", str(tmp_path / "params.yaml"), "--out", str(tmp_path / "out")]
     paths += ["--sample", "data/sample", "--weights", "data/weights"]
+    paths += ["--run", str(tmp_path / "run"), "--scores", str(tmp_path / "scores")]
     done = call_stage("resolve", *paths, folder=project.folder)
     mine.unlink()
     assert done.returncode == 1
@@ -296,14 +352,14 @@ def test_every_model_runs_by_its_name(project: Project, name: str) -> None:
     common = "-S train.epochs=1 -S train.warmup_epochs=0 -S train.input_px=64 -S cost.input_px=224"
     common += " -S train.save_every_s=60"
     output = project.run(f"dvc exp run -S model={name} {common}")
-    assert {"train", "evaluate", "cost", "plots"} <= set(ran(output))
+    assert {"train", "evaluate", "cost", "plots", "publish"} <= set(ran(output))
     pin = PINNED[name][0]
     record = project.record("cost")
     macs = record["macs_convolution"] + record["macs_linear"]
     assert macs == pytest.approx(pin.macs_millions * 1e6, rel=0.02)  # the head has fewer classes
     assert record["depth"] == DEPTHS[name]
     assert project.record("test")["count"] == 12
-    metadata = json.loads((project.folder / "checkpoints/model.json").read_text())
+    metadata = project.record("model")
     assert metadata["model"] == name
     project.run(RESTORE)
 

@@ -132,6 +132,10 @@ class Project:
         """Return a record of a run by its name."""
         return json.loads((self.folder / "runs" / run / f"{name}.json").read_text())
 
+    def published(self) -> dict:
+        """Return the metrics that Git keeps."""
+        return json.loads((self.folder / "metrics/test.json").read_text())
+
     def partials(self) -> list[Path]:
         return [path for path in self.folder.rglob("*.partial") if ".dvc" not in path.parts]
 

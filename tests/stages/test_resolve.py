@@ -101,7 +101,9 @@ def test_training_reads_its_settings_from_both_files(resolve, tmp_path: Path) ->
 def test_a_mistake_changes_no_file(resolve, tmp_path: Path) -> None:
     resolve(also=["cnn3"])
     before = {name: contents(tmp_path / name) for name in FOLDERS}
-    done = resolve(code=1, also=["resnet34_flatten"], model="cnn3", models={"cnn3": {"channels": 1}})
+    done = resolve(
+        code=1, also=["resnet34_flatten"], model="cnn3", models={"cnn3": {"channels": 1}}
+    )
     assert "does not take batches of 2 x 3 x 64 x 64" in done.stderr
     assert {name: contents(tmp_path / name) for name in FOLDERS} == before
 

@@ -296,9 +296,9 @@ def test_publish_writes_eight_metrics_and_a_table_of_the_models_that_were_traine
     )
     metrics = read_json(tmp_path / "m.json")
     assert metrics == {
-        **{"accuracy": 0.875, "accuracy_low": 0.775, "accuracy_high": 1.0, "macro_f1": 0.25},
-        **{"loss": 0.5, "val_accuracy": 0.625, "parameters": 10, "macs": 30},
-    }
+        "accuracy": 0.875, "accuracy_low": 0.775, "accuracy_high": 1.0, "macro_f1": 0.25,
+        "loss": 0.5, "val_accuracy": 0.625, "parameters": 10, "macs": 30,
+    }  # fmt: skip
     rows = read_csv(tmp_path / "t.csv")
     assert [(row["model"], row["accuracy"]) for row in rows] == [
         *(("resnet18", "0.875"), ("rrdb", "0.75"), ("cnn3", "0.25"))
