@@ -60,7 +60,7 @@ MEANING = {
     "torchprofile_gimacs": "multiply-adds of all operations in 2^30, printed as G of FLOPs",
     "ptflops_macs": "multiply-adds seen by hooks on modules and functions, incl. norms and pools",
 }
-ACTUAL = {  # the key of metrics/cost.json with the quantity that the column names, and its unit
+ACTUAL = {  # the key of cost.json with the quantity that the column names, and its unit
     "parameters": ("parameters", 1e6, "M parameters"),
     "torchinfo_params_mb": ("parameters", 1e6, "M parameters"),
     "torchinfo_mult_adds": ("macs", 1e9, "G multiply-adds"),

@@ -1,4 +1,4 @@
-"""Seconds per epoch of every model, from the metrics/speed.json of its run.
+"""Seconds per epoch of every model, from the speed.json of its run.
 
 `stages.train` trains each model on the sample of params.yaml, whose betons are written first.
 """

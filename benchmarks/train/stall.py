@@ -119,7 +119,7 @@ def _plan(train_step: TrainStep, count: int, job: Job) -> EpochPlan:
 
 
 class _NoStore:
-    """Saves no snapshots; their cost is in metrics/speed.json."""
+    """Saves no snapshots; their cost is in speed.json."""
 
     def load(self) -> None:
         return None

@@ -23,7 +23,7 @@ _VIEWS = ("T", "View", "UnsafeView", "Transpose", "Permute", "ReshapeAlias", "Ex
 
 
 def count_costs(model: nn.Module, *, channels: int, image_size: int) -> dict[str, Any]:
-    """Return the record of metrics/cost.json: one forward pass of one image in evaluation mode.
+    """Return the record of cost.json: one forward pass of one image in evaluation mode.
 
     `macs` are fvcore's multiply-adds, the sum over convolutions, linear layers and matrix products
     (`macs_*`); `flops` is torch's own count of the same, two per multiply-add; `counted_ops` adds

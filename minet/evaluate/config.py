@@ -9,7 +9,7 @@ from minet.core.settings import AtLeastOne, Fraction, Settings, Threads
 
 
 class SubmissionSettings(Settings):
-    """Kaggle submission format of `plots/submission.csv`."""
+    """Kaggle submission format of `runs/current/submission.csv`."""
 
     columns: Annotated[tuple[str, ...], Field(min_length=2, max_length=2)] = Field(
         description="Names of the two columns: image, predicted class.",
@@ -48,5 +48,5 @@ class EvaluateSettings(Settings):
         description="Number of images in the gallery of the worst mistakes; 0 is none.",
     )
     submission: SubmissionSettings = Field(
-        description="Kaggle submission format of `plots/submission.csv`.",
+        description="Kaggle submission format of `runs/current/submission.csv`.",
     )

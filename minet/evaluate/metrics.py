@@ -22,7 +22,7 @@ def accuracy_record(labels: Labels, predicted: Labels) -> dict[str, float]:
 
 
 def score_record(labels: Labels, probabilities: Probabilities) -> dict[str, Any]:
-    """Return the record of metrics/test.json for labels (N,) and probabilities (N, K).
+    """Return the record of test.json for labels (N,) and probabilities (N, K).
 
     Precision, recall and F1 are means over classes weighted by their number of images, as the
     reports print them (recall then equals accuracy), and macro_ unweighted; 0 for a class that is
@@ -44,7 +44,7 @@ def score_record(labels: Labels, probabilities: Probabilities) -> dict[str, Any]
 def class_rows(
     labels: Labels, predicted: Labels, names: Sequence[str]
 ) -> list[tuple[int, str, int, float, float, float]]:
-    """Return the rows of plots/classes.csv: label, name, count, precision, recall, F1."""
+    """Return the rows of classes.csv: label, name, count, precision, recall, F1."""
     values = _precision_recall_f1(labels, predicted, len(names), None)
     return [
         (label, name, int(count), float(precision), float(recall), float(f1))

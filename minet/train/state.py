@@ -18,7 +18,7 @@ _SAVED = ("epoch", "step", "losses", "correct", "seconds", "best_weights", "best
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """A row of plots/history.csv: means over images, losses in nats; lr of the last step."""
+    """A row of history.csv: means over images, losses in nats; lr of the last step."""
 
     epoch: int
     train_loss: float

@@ -40,7 +40,7 @@ def _dtype_name(train_step: TrainStep) -> str:
 
 
 def metrics_record(result: TrainResult, recipe: TrainSettings) -> dict[str, Any]:
-    """Return metrics/train.json: the best epoch, and what goes beyond plain training."""
+    """Return train.json: the best epoch, and what goes beyond plain training."""
     best = asdict(result.best)
     del best["lr"]
     record = {"best_epoch": best.pop("epoch"), "epochs": len(result.history), **best}
@@ -51,7 +51,7 @@ def metrics_record(result: TrainResult, recipe: TrainSettings) -> dict[str, Any]
 def speed_record(
     result: TrainResult, context: TrainContext, store: SnapshotStore
 ) -> dict[str, Any]:
-    """Return metrics/speed.json, which differs from run to run: seconds, images a second.
+    """Return speed.json, which differs from run to run: seconds, images a second.
 
     Both include validation.
     """

@@ -264,7 +264,7 @@ def test_models_have_their_pinned_depth_and_both_counters_agree(name: str) -> No
     assert record["depth"] == DEPTHS[name]
     assert record["flops"] == 2 * record["macs"]
     assert not counts_disagree(record)
-    assert json.loads(json.dumps(record)) == record  # valid JSON, for metrics/cost.json
+    assert json.loads(json.dumps(record)) == record  # valid JSON, for cost.json
 
 
 def test_the_depth_of_a_residual_network_is_that_of_its_longest_path() -> None:
