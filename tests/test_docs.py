@@ -53,7 +53,10 @@ def exists(path: str) -> bool:
         return True
     written = [pattern(out) for out in outputs()]
     return any(
-        fnmatch(wanted, out) or fnmatch(out, wanted) or out.startswith(f"{wanted}/")
+        fnmatch(wanted, out)
+        or fnmatch(out, wanted)
+        or out.startswith(f"{wanted}/")
+        or fnmatch(wanted, f"{out}/*")  # in a folder that a stage writes
         for out in written
     )
 

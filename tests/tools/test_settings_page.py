@@ -1,5 +1,6 @@
 """docs/settings.md is generated from the settings classes, which describe every field."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -42,7 +43,7 @@ def test_every_key_of_params_yaml_is_on_the_page_with_its_default(root: Path) ->
     for key, value in flatten(sections):
         (line,) = re.findall(rf"^\| `{re.escape(key)}` \| .*", text, re.MULTILINE)
         default = line.split(" | ")[2]
-        shown = str(value).lower() if isinstance(value, bool) else str(value).replace("'", '"')
+        shown = value if isinstance(value, str) else json.dumps(value)
         assert default == f"`{shown}`", key
 
 
