@@ -40,10 +40,11 @@ all: $(VENV)/.ready ## every model, beside each other: metrics/models.csv
 	  apply_overrides("params.yaml", ["also=[" + ",".join(MODELS) + "]"])'
 	@dvc repro
 
+# without what changes no result, or has the same value in all; COLUMNS=200 where more has changed
 experiments: $(VENV)/.ready ## what experiments changed and what came of it, in 120 columns
-	@COLUMNS=120 dvc exp show --no-pager --only-changed --precision 4 \
-	  --keep 'model$$|accuracy|val_accuracy' \
-	  --drop '.*/|resolved|also|Created|macro_f1|loss|macs' $(EXPERIMENTS_FLAGS)
+	@COLUMNS=$${COLUMNS:-120} dvc exp show --no-pager --only-changed \
+	  --keep 'model$$|accuracy|val_accuracy' --drop '.*/|resolved|also|Created|macro_f1|loss|macs' \
+	  --drop 'data.cache|train.(processes|save_every_s|tensorboard|dvclive)' $(EXPERIMENTS_FLAGS)
 
 test: all-groups lint ## lint, types and tests
 	@tools/debian.sh browser || echo "no Chromium: tests of the zoo's page are left out" >&2

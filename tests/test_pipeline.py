@@ -17,7 +17,7 @@ from minet.beton.format import read_format
 from minet.core.files import read_csv, read_json
 from minet.models.registry import MODELS
 from tests.helpers.pinned import DEPTHS, PINNED
-from tests.helpers.project import Project, digest, ran, ran_in_order
+from tests.helpers.project import Clone, Project, digest, ran, ran_in_order
 from tests.helpers.stage import call_stage
 from tests.helpers.tree import ROOT
 
@@ -374,3 +374,77 @@ def test_queued_experiments_run_in_their_own_folders(project: Project) -> None:
             break
         time.sleep(2)
     assert len(re.findall("Success", status)) == 2, status
+
+
+@pytest.fixture(scope="module")
+def shared(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Return a clone of the project that has pushed an experiment of two models to remotes."""
+    folder = tmp_path_factory.mktemp("shared")
+    made = Clone(project, folder / "first")
+    for command in (
+        "git rm -q --ignore-unmatch zoo/dvc.yaml",  # whose results are in nobody's cache
+        "git config user.name test && git config user.email test@localhost",
+        f"dvc remote add -q -d store {folder / 'store'}",
+        f"dvc cache dir --local {project.folder / '.dvc/cache'} && dvc checkout -q",
+        "git add -A && git commit -q -m remote",
+        f"git init -q --bare -b main {folder / 'git'}",
+        f"git remote set-url origin {folder / 'git'} && git push -q -u origin HEAD:main",
+        "dvc exp run -n other -S model=cnn3 -S 'also=[rrdb]'",
+        "dvc push -q --run-cache && dvc exp push origin other",
+        RESTORE,
+        "dvc push -q",
+    ):
+        made.run(command)
+    return made
+
+
+def clone_of(shared: Project, folder: Path) -> Clone:
+    """Return a clone with a cache of its own and the same remotes, as on another machine."""
+    clone, remote = Clone(shared, folder), shared.run("git remote get-url origin").strip()
+    clone.run(f"git remote set-url origin {remote}")
+    clone.run("git config user.name test && git config user.email test@localhost")
+    return clone
+
+
+@pytest.mark.slow
+def test_every_command_works_in_a_clone(shared: Project, tmp_path: Path) -> None:
+    """None prints pages of text, whatever the zoo has not run."""
+    clone = clone_of(shared, tmp_path / "clone")
+    for command in (
+        "dvc pull",
+        "dvc checkout",
+        "dvc status",
+        "dvc dag",
+        "dvc commit -f",
+        "dvc metrics show",
+        "dvc metrics diff",
+        "dvc params diff",
+        "dvc exp run -n seed -S seed=1 -S train.epochs=1 -S train.warmup_epochs=0",
+        "dvc metrics diff",
+        "dvc exp save -n saved",
+        "dvc exp show",
+        "dvc exp list",
+        "git checkout -q . && dvc checkout -q",
+        "dvc exp apply seed",
+        "dvc exp branch seed by-seed",
+        "dvc exp push origin seed",
+        "dvc exp pull origin other",
+        "dvc push",
+    ):
+        output = clone.run(command)
+        assert "ERROR" not in output, f"{command}\n{output}"
+        assert len(output.splitlines()) <= 100, f"{command}\n{output}"
+
+
+@pytest.mark.slow
+def test_what_one_machine_has_trained_another_does_not_train(
+    shared: Project, tmp_path: Path
+) -> None:
+    """Neither as the same experiment, nor in the other of the two places."""
+    clone = clone_of(shared, tmp_path / "clone")
+    assert ran(clone.run("dvc exp run --pull")) == []
+    output = clone.run("dvc exp run --pull -S model=cnn3")
+    assert set(ran(output)) <= {"resolve", "plots", "publish"}
+    output = clone.run("dvc exp run --pull -S model=rrdb -S 'also=[cnn3]'")
+    cheap = {"resolve", "settings_also@cnn3", "score_also@cnn3", "plots", "publish"}
+    assert set(ran(output)) <= cheap
