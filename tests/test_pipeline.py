@@ -208,21 +208,21 @@ def test_the_cache_setting_changes_no_byte(project: Project, cache: str) -> None
 
 def test_models_are_trained_beside_the_chosen_one_and_then_free_as_it(project: Project) -> None:
     """The chosen model may be named too: its run is the one in runs/current."""
-    output = project.run("dvc exp run -S 'also=[cnn3,rrdb]'")
+    output = project.run("dvc exp run -S 'also=[pool_attention,rrdb]'")
     parts = ("settings", "train", "evaluate", "cost", "score")
-    assert {f"{part}_also@cnn3" for part in parts} <= set(ran(output))
+    assert {f"{part}_also@pool_attention" for part in parts} <= set(ran(output))
     assert "Stage 'train_also@rrdb' is cached" in output
     assert not {"train", "evaluate", "cost", "plots"} & set(ran(output))
     table = read_csv(project.folder / "metrics/models.csv")
-    assert [row["model"] for row in table] == ["rrdb", "cnn3"]
-    assert float(table[1]["accuracy"]) == project.record("test", "cnn3")["accuracy"]
+    assert [row["model"] for row in table] == ["rrdb", "pool_attention"]
+    assert float(table[1]["accuracy"]) == project.record("test", "pool_attention")["accuracy"]
     assert set(project.published()) == {*table[0]} - {"model", "epoch_s"}
-    output = project.run("dvc exp run -S model=cnn3")
+    output = project.run("dvc exp run -S model=pool_attention")
     assert set(ran(output)) == {"resolve", "plots", "publish"}
     assert "Stage 'train' is cached" in output
-    assert project.record("model")["model"] == "cnn3"
+    assert project.record("model")["model"] == "pool_attention"
     table = read_csv(project.folder / "metrics/models.csv")
-    assert [row["model"] for row in table] == ["cnn3", "rrdb"]
+    assert [row["model"] for row in table] == ["pool_attention", "rrdb"]
     assert ran(project.run("dvc exp run -S 'also=[]'")) == ["resolve", "publish"]
     assert len(read_csv(project.folder / "metrics/models.csv")) == 1
     assert ran(project.run("dvc repro")) == []
