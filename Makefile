@@ -43,8 +43,9 @@ all: $(VENV)/.ready ## every model, beside each other: metrics/models.csv
 # without what changes no result, or has the same value in all; COLUMNS=200 where more has changed
 experiments: $(VENV)/.ready ## what experiments changed and what came of it, in 120 columns
 	@COLUMNS=$${COLUMNS:-120} dvc exp show --no-pager --only-changed \
-	  --keep 'model$$|accuracy|val_accuracy' --drop '.*/|resolved|also|Created|macro_f1|loss|macs' \
-	  --drop 'data.cache|train.(processes|save_every_s|tensorboard|dvclive)' $(EXPERIMENTS_FLAGS)
+	  --keep 'model$$|accuracy|val_accuracy' --drop 'macro_f1|loss|macs|also|.*/|resolved' \
+	  --drop 'Created|State|Executor|data.cache|train.(processes|save_every_s|tensorboard|dvclive)' \
+	  $(EXPERIMENTS_FLAGS)
 
 test: all-groups lint ## lint, types and tests
 	@tools/debian.sh browser || echo "no Chromium: tests of the zoo's page are left out" >&2
