@@ -115,7 +115,8 @@ def _extract_code(folder: Path) -> str:
         done = subprocess.run([git, *arguments], cwd=ROOT, check=True, capture_output=True)  # noqa: S603
         return done.stdout
 
-    changed = run("stash", "create").decode().strip()  # a commit of the changes, on no branch
+    author = ("-c", "user.name=bundle", "-c", "user.email=bundle")
+    changed = run(*author, "stash", "create").decode().strip()  # a commit on no branch
     archive = run("archive", "--format=tar", changed or "HEAD")
     folder.mkdir()
     subprocess.run(["tar", "-x", "-C", str(folder)], input=archive, check=True)  # noqa: S603, S607

@@ -52,7 +52,9 @@ def _origin(machine: Record, card: Record, settings: Record) -> str:
     }
     text = ", ".join(f"{name} {value}" for name, value in pairs.items() if value)
     copies = machine.get("gb_per_s", {})
-    rates = [f"{name} {spread(values)}" for name, values in copies.items()]
+    rates = [
+        f"{name} {spread(values)}" for name, values in copies.items() if "failed" not in values
+    ]
     product = [value / 1e12 for value in machine.get("flops_per_s", {}).get("product", [])]
     ceiling = f" Matrix products, TFLOP/s: {spread(product, 1)}." if product else ""
     return f"{text[:1].upper()}{text[1:]}.{ceiling}" + (
@@ -89,7 +91,10 @@ def _loops_table(results: Record) -> str:
 
 def _steps_table(part: str) -> Callable[[Record], str]:
     def make(results: Record) -> str:
-        rows = [(name, *_step_cells(one)) for name, one in _of(results, part, "steps")]
+        rows = [
+            (name, *_step_cells(one))
+            for name, one in results.get(part, {}).get("steps", {}).items()
+        ]
         header = ("", "images/s", "warm-up, s", "peak memory, GB")
         return table(header, rows) if rows else ""
 
@@ -107,14 +112,14 @@ def _step_cells(one: Record) -> tuple[str, ...]:
 
 
 def _loaders_table(results: Record) -> str:
-    rows = [(name, spread(one["images_per_s"])) for name, one in _of(results, "loaders", "alone")]
-    loops = dict(_of(results, "loaders", "loop"))
+    alone, loops = _of(results, "loaders", "alone"), _of(results, "loaders", "loop")
+    rows = [(name, spread(one["images_per_s"])) for name, one in alone.items()]
     texts = [table(("on the device", "images/s"), rows)] if rows else []
     return "\n\n".join([*texts, *([stall_table(loops)] if loops else [])])
 
 
 def _tests_text(results: Record) -> str:
-    outcomes = dict(_of(results, "tests", "tests"))
+    outcomes = results.get("tests", {}).get("tests", {})
     failures = {name: text for name, text in outcomes.items() if text not in ("passed", "skipped")}
     counts = {
         "passed": sum(text == "passed" for text in outcomes.values()),
@@ -123,7 +128,7 @@ def _tests_text(results: Record) -> str:
     }
     rows: list[tuple[str, object]] = list(counts.items())
     rows += [(f"failed: `{name}`", text.splitlines()[-1]) for name, text in failures.items()]
-    claims = dict(_of(results, "tests", "claims"))
+    claims = results.get("tests", {}).get("claims", {})
     rows += [(what, one["found"] or "none") for what, one in claims.items()]
     return table(("tests that need a GPU", ""), rows) if outcomes or claims else ""
 
@@ -136,7 +141,7 @@ def _mfu_table(results: Record) -> str:
             f"{one['ceiling_flops_per_s'] / 1e12:,.2f}",
             f"{one['mfu']:.0%}",
         )
-        for model, one in _of(results, "profile", "mfu")
+        for model, one in _of(results, "profile", "mfu").items()
     ]
     header = ("", "images/s", "matrix product measured, TFLOP/s", "MFU")
     return table(header, rows) if rows else ""
@@ -144,7 +149,7 @@ def _mfu_table(results: Record) -> str:
 
 def _profile_table(results: Record) -> str:
     texts = []
-    for model, one in _of(results, "profile", "profile"):
+    for model, one in _of(results, "profile", "profile").items():
         gaps, waits = one["gaps"], sum(one["host_waits_ms"].values())
         rows = [
             (f"`{kernel['name'][:70]}`", kernel["calls"], f"{kernel['ms']:.1f}",
@@ -161,8 +166,7 @@ def _profile_table(results: Record) -> str:
 
 
 def _forms_table(results: Record) -> str:
-    forms = {count: times for count, times in _of(results, "sweep", "forms")
-             if "failed" not in times}  # fmt: skip
+    forms = _of(results, "sweep", "forms")
     texts = (f"Batch {count}:\n\n{forms_table({'forms': forms}, count)}" for count in forms)
     return "\n\n".join(texts)
 
@@ -187,8 +191,10 @@ def _wrong(results: Record) -> Iterator[str]:
             yield f"{what}: {claim['found']}, not {claim['expected']}"
 
 
-def _of(results: Record, part: str, key: str) -> Iterator[tuple[str, Any]]:
-    yield from results.get(part, {}).get(key, {}).items()
+def _of(results: Record, part: str, key: str) -> dict[str, Any]:
+    """Return what was measured under a key of a part, without what failed."""
+    entries = results.get(part, {}).get(key, {})
+    return {name: one for name, one in entries.items() if "failed" not in one}
 
 
 _TABLES: dict[str, Callable[[Record], str]] = {

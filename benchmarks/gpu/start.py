@@ -25,10 +25,13 @@ def main() -> None:
     """Install and run; the exit code is that of the run."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--bundle", type=Path)
+    parser.add_argument("--out", type=Path)
     args, rest = parser.parse_known_args()
     scratch = Path(tempfile.mkdtemp(prefix="minet-gpu-"))
     environment = os.environ | {"GPU_STARTED": repr(time.time())}
     site, options = scratch / "site", ["--scratch", str(scratch)]
+    if args.out is not None:
+        options += ["--out", str(args.out.resolve())]  # the run is in the tree, not here
     try:
         origin: dict[str, object] = {"code": code_digest(ROOT)}
         if args.bundle is not None:

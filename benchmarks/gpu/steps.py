@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from benchmarks.common import compiled_graphs, peak_memory_gb
+from benchmarks.gpu.work import error_text
 from benchmarks.train.job import Clock, Job, now
 from benchmarks.train.ours import ready_train_step, run_steps
 from minet.train.step import TrainStep
@@ -30,8 +31,7 @@ def measured_step(
         with prepare(train_step):
             run_steps(train_step, job, clock, augmented=False)
     except Exception as error:  # noqa: BLE001 - the next configuration may work
-        lines = str(error).strip().splitlines() or [""]
-        return {"failed": f"{type(error).__name__}: {lines[0]}"}
+        return {"failed": error_text(error)}
     seconds, losses = clock.seconds(), clock.losses()
     return {
         "model": job.model,

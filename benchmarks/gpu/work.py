@@ -2,6 +2,8 @@
 
 import json
 import time
+import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,12 @@ from benchmarks.gpu.sizes import Size
 from benchmarks.train.job import Job
 
 _BATCHES = 2  # different ones of a job, used cyclically
+
+
+def error_text(error: Exception) -> str:
+    """Return an error's type and the first line of its message."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"
 
 
 class WrongClaimError(Exception):
@@ -49,6 +57,16 @@ class Work:
         with self.results.open("a") as file:
             file.write(line + "\n")
         print(*keys, value, flush=True)
+
+    def attempt(self, *keys: str, measure: Callable[[], Any]) -> None:
+        """Report what a function returns; what it raises is kept, and the part fails at its end."""
+        try:
+            self.report(*keys, value=measure())
+        except Exception as error:  # noqa: BLE001 - the next measurement may work
+            traceback.print_exc()
+            text = error_text(error)
+            self.report(*keys, value={"failed": text})
+            self.claim(", ".join(keys), text, "measured")
 
     def claim(self, what: str, found: Any, expected: Any) -> None:
         """Report what a run was found to be; the part fails at its end if that is not expected."""

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import math
 import os
 import re
 import shutil
@@ -31,6 +32,7 @@ from benchmarks.gpu.parts.profile import summary
 from benchmarks.gpu.runner import Runner, merged
 from benchmarks.gpu.sizes import FULL, QUICK
 from benchmarks.gpu.steps import measured_step
+from benchmarks.gpu.work import Work, WrongClaimError
 from benchmarks.train.job import Job
 from minet.beton.config import BetonRunSettings
 from minet.beton.reader import BetonReader
@@ -134,6 +136,20 @@ def test_later_reports_of_a_result_replace_earlier_ones() -> None:
         (["a", "b"], 1), (["a", "c"], {"d": 2}), (["a", "b"], 3), (["a", "c", "e"], 4),
     )]  # fmt: skip
     assert merged(lines) == {"a": {"b": 3, "c": {"d": 2, "e": 4}}}
+
+
+def test_a_measurement_that_fails_does_not_stop_the_next_ones(tmp_path: Path) -> None:
+    work = Work(tmp_path, None, QUICK, torch.device("cpu"), tmp_path / "results", time.time() + 9)
+    work.attempt("copies", "one", measure=lambda: 1 / 0)
+    work.attempt("copies", "two", measure=lambda: [math.nan, 2.0])
+    work.claim("resident", found=True, expected=True)
+    results = merged((tmp_path / "results").read_text().splitlines())
+    failed = {"failed": "ZeroDivisionError: division by zero"}
+    assert results["copies"] == {"one": failed, "two": ["NaN", 2.0]}
+    with pytest.raises(
+        WrongClaimError, match="^copies, one is ZeroDivisionError: .*, not measured$"
+    ):
+        work.check_claims()
 
 
 def test_every_part_has_a_module_and_the_limits_are_those_of_nine_minutes() -> None:
@@ -441,16 +457,26 @@ BARE = ("torch==2.11.*", "torchvision", "pytorch-lightning", "numpy", "numba", "
         "onnxruntime")  # fmt: skip
 
 
+def python_312() -> str:
+    """Return a Python 3.12 that runs here; without one its version, which uv may download."""
+    installed = Path.home().glob(".pyenv/versions/3.12*/bin/python3.12")
+    for candidate in (shutil.which("python3.12"), *map(str, installed)):
+        command = [candidate or "false", "-c", ""]
+        if subprocess.run(command, capture_output=True, check=False).returncode == 0:
+            return command[0]
+    return "3.12"
+
+
 @pytest.fixture(scope="module")
 def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a Python 3.12 that has only what the machine with a GPU has."""
-    folder, uv = tmp_path_factory.mktemp("bare"), shutil.which("uv", path=os.pathsep.join(
-        [str(Path(sys.executable).parent), os.environ["PATH"]]))  # fmt: skip
+    folder = tmp_path_factory.mktemp("bare")
+    uv = shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if uv is None:
         pytest.skip("uv is not installed")
     python = folder / "bin/python"
     for arguments in (
-        ["venv", "-q", "--python", os.environ.get("PYTHON312", "3.12"), str(folder)],
+        ["venv", "-q", "--python", python_312(), str(folder)],
         ["pip", "install", "-q", "--python", str(python), *BARE],
     ):
         done = subprocess.run([uv, *arguments], capture_output=True, text=True, check=False)
@@ -470,7 +496,7 @@ def rehearsal(bare_python: Path, tmp_path_factory: pytest.TempPathFactory) -> di
     subprocess.run(make, cwd=ROOT, check=True)
     # other work on the cores must not make a part overrun: what is tested is that all of them run
     command = ["unshare", "-rn", "bash", str(bundle / "code/benchmarks/gpu.sh")]
-    options = ["--bundle", str(bundle), "--out", str(folder), "--device", "cpu", "--quick"]
+    options = ["--bundle", "bundle", "--out", "out", "--device", "cpu", "--quick"]
     done = subprocess.run(
         [*command, *options, "--minutes", "20"],
         cwd=folder,
@@ -481,8 +507,8 @@ def rehearsal(bare_python: Path, tmp_path_factory: pytest.TempPathFactory) -> di
         stderr=subprocess.STDOUT,
     )
     print(done.stdout)
-    assert done.returncode == 0, done.stdout + (folder / "gpu.log").read_text()[-5000:]
-    return read_json(folder / "gpu.json")
+    assert done.returncode == 0, done.stdout + (folder / "out/gpu.log").read_text()[-5000:]
+    return read_json(folder / "out/gpu.json")
 
 
 @pytest.mark.slow

@@ -43,7 +43,7 @@ def measure(work: Work) -> None:
     if work.gpu:
         work.report("card", "after products", value=_nvidia_smi())
     for name, copy in _copies(work).items():
-        work.report("gb_per_s", name, value=copy())
+        work.attempt("gb_per_s", name, measure=copy)
 
 
 def _versions() -> dict[str, str]:

@@ -36,10 +36,12 @@ def measure(work: Work) -> None:
     _write(folder / "val.beton", photos, size.photos, size.val_images, "raw")
     for storage in STORAGES:
         repeat(folder / f"{storage}.beton", loader_beton(folder, storage), size.loader_images)
-    for name, count in ((FEW, size.images), (EPOCH, size.epoch_images)):
+    for name in (FEW, EPOCH):
         (folder / name).mkdir()
-        repeat(folder / "raw.beton", folder / name / "train.beton", count)
-        _other_inputs(folder, folder / name)
+        _link(folder / "val", folder / name / "val")
+        _write_other_inputs(folder / name)
+    _link(folder / "raw", folder / FEW / "train")
+    repeat(folder / "raw.beton", folder / EPOCH / "train.beton", size.epoch_images)
     work.claim("images of an epoch", _count(folder / EPOCH / "train.beton"), size.epoch_images)
     work.claim("images are those repeated", _repeats(folder), expected=True)
 
@@ -91,10 +93,12 @@ def _write(path: Path, photos: Path, originals: int, count: int, storage: Storag
     write(path, rows, photos, storage, workers())
 
 
-def _other_inputs(folder: Path, inputs: Path) -> None:
-    """Put what a run reads besides the training split into its folder."""
-    for suffix in ("beton", "json"):
-        (inputs / f"val.{suffix}").symlink_to(folder / f"val.{suffix}")
+def _link(beton: Path, link: Path) -> None:
+    for suffix in (".beton", ".json"):
+        link.with_suffix(suffix).symlink_to(beton.with_suffix(suffix))
+
+
+def _write_other_inputs(inputs: Path) -> None:
     names = [(label, f"class {label}") for label in range(CLASSES)]
     write_csv(inputs / "classes.csv", ("label", "name"), names)
     (inputs / "initial.safetensors").write_bytes(safetensors.serialize({}))

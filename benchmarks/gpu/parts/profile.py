@@ -1,6 +1,7 @@
 """FLOPs utilization of the training step, and where the rest of the time goes."""
 
 from collections import Counter
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -32,9 +33,9 @@ def measure(work: Work) -> None:
         DYNAMIC: work.job(DYNAMIC, size.ratio_batch_size),
     }
     for model, job in jobs.items():
-        work.report("mfu", model, value=_utilization(job, work))
+        work.attempt("mfu", model, measure=partial(_utilization, job, work))
     for model, job in jobs.items():
-        work.report("profile", model, value=_profile(job, work))
+        work.attempt("profile", model, measure=partial(_profile, job, work))
 
 
 def _utilization(job: Job, work: Work) -> dict[str, Any]:

@@ -23,8 +23,10 @@ _KILLS = (("epoch 0 ", signal.SIGTERM), ("epoch 1 ", signal.SIGKILL))
 
 def measure(work: Work) -> None:
     """Report whether the runs end with the same bytes, then the outcome of every test."""
-    _compare_runs(work)
-    _run_tests(work)
+    try:
+        _compare_runs(work)
+    finally:
+        _run_tests(work)
 
 
 def _compare_runs(work: Work) -> None:
