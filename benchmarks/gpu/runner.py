@@ -6,6 +6,7 @@ when it ends.
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -54,7 +55,7 @@ class Runner:
     def _run(self, part: str, limit_s: float) -> None:
         entry = self._record["parts"][part] = {"outcome": "running", "limit_s": round(limit_s, 1)}
         results, log = (self._scratch / f"{part}.{kind}" for kind in ("results", "log"))
-        started, mark = time.time(), uuid.uuid4().hex
+        started, cpu_s, mark = time.time(), _children_cpu_s(), uuid.uuid4().hex
         with log.open("w") as output:
             process = subprocess.Popen(  # noqa: S603 - our own modules
                 self._command(part, results, started + limit_s),
@@ -74,6 +75,7 @@ class Runner:
                 _kill(process, mark)
         self._merge(results, entry)
         entry["seconds"] = round(time.time() - started, 1)
+        entry["cpu_s"] = round(_children_cpu_s() - cpu_s, 1)
         entry["outcome"] = _outcome(process.returncode, overran=overran, limit_s=limit_s)
         text = log.read_text(errors="replace")
         if entry["outcome"] != "measured":
@@ -115,6 +117,12 @@ def merged(lines: Sequence[str]) -> dict[str, Any]:
     return record
 
 
+def _children_cpu_s() -> float:
+    """Return the processor time of all processes that were waited for."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def _outcome(code: int | None, *, overran: bool, limit_s: float) -> str:
     if overran:
         return f"overran: killed after {limit_s:.0f} s"
@@ -123,7 +131,7 @@ def _outcome(code: int | None, *, overran: bool, limit_s: float) -> str:
 
 def _summary(entry: Mapping[str, Any]) -> str:
     last = f"; {entry['log'][-1]}" if entry.get("log") else ""
-    seconds = f" in {entry['seconds']:.1f} s" if "seconds" in entry else ""
+    seconds = f" in {entry['seconds']} s, CPU {entry['cpu_s']} s" if "cpu_s" in entry else ""
     return f"{entry['outcome']}{seconds}{last}"
 
 
