@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup all-groups repro all experiments test test-slow lint lock wheel zoo chaos bench-data bench-train clean
+.PHONY: help setup all-groups repro all experiments test test-slow lint lock wheel zoo chaos bench-data bench-train gpu-bundle clean
 .NOTPARALLEL:
 
 ALL := zoo reports loggers verify dev
@@ -15,6 +15,7 @@ VENV := .venv
 BENCH := .venv-bench
 BENCH_FLAGS ?=
 CHAOS_FLAGS ?=
+GPU_BUNDLE ?= gpu-bundle
 DIST := dist
 EXPERIMENTS_FLAGS ?=
 JOBS ?= 2
@@ -79,6 +80,9 @@ bench-data: $(BENCH)/.ready ## the data path beside its peers: 20 minutes (BENCH
 
 bench-train: $(BENCH)/.ready ## the training step beside other loops: 12 minutes (BENCH_FLAGS=--quick: one)
 	@$(BENCH)/bin/python -m benchmarks.train $(BENCH_FLAGS)
+
+gpu-bundle: $(VENV)/.ready ## all that benchmarks/gpu.sh needs on a GPU's machine without a network
+	@python -m benchmarks.gpu.bundle $(GPU_BUNDLE)
 
 clean: ## remove both virtual environments
 	@rm -rf $(VENV) $(BENCH)
