@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup all-groups repro all experiments test test-slow lint lock wheel zoo chaos bench-data bench-train clean
+.PHONY: help setup all-groups repro all experiments test test-slow lint lock wheel zoo chaos bench-data bench-train gpu-bundle clean
 .NOTPARALLEL:
 
 ALL := zoo reports loggers verify dev
@@ -15,6 +15,7 @@ VENV := .venv
 BENCH := .venv-bench
 BENCH_FLAGS ?=
 CHAOS_FLAGS ?=
+GPU_BUNDLE ?= gpu-bundle
 DIST := dist
 EXPERIMENTS_FLAGS ?=
 JOBS ?= 2
@@ -43,8 +44,9 @@ all: $(VENV)/.ready ## every model, beside each other: metrics/models.csv
 # without what changes no result, or has the same value in all; COLUMNS=200 where more has changed
 experiments: $(VENV)/.ready ## what experiments changed and what came of it, in 120 columns
 	@COLUMNS=$${COLUMNS:-120} dvc exp show --no-pager --only-changed \
-	  --keep 'model$$|accuracy|val_accuracy' --drop '.*/|resolved|also|Created|macro_f1|loss|macs' \
-	  --drop 'data.cache|train.(processes|save_every_s|tensorboard|dvclive)' $(EXPERIMENTS_FLAGS)
+	  --keep 'model$$|accuracy|val_accuracy' --drop 'macro_f1|loss|macs|also|.*/|resolved' \
+	  --drop 'Created|State|Executor|data.cache|train.(processes|save_every_s|tensorboard|dvclive)' \
+	  $(EXPERIMENTS_FLAGS)
 
 test: all-groups lint ## lint, types and tests
 	@tools/debian.sh browser || echo "no Chromium: tests of pages are left out" >&2
@@ -78,6 +80,9 @@ bench-data: $(BENCH)/.ready ## the data path beside its peers: 20 minutes (BENCH
 
 bench-train: $(BENCH)/.ready ## the training step beside other loops: 12 minutes (BENCH_FLAGS=--quick: one)
 	@$(BENCH)/bin/python -m benchmarks.train $(BENCH_FLAGS)
+
+gpu-bundle: $(VENV)/.ready ## all that benchmarks/gpu.sh needs on a GPU's machine without a network
+	@python -m benchmarks.gpu.bundle $(GPU_BUNDLE)
 
 clean: ## remove both virtual environments
 	@rm -rf $(VENV) $(BENCH)

@@ -3,6 +3,8 @@
 import os
 import platform
 import re
+import resource
+import sys
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +29,19 @@ def machine() -> dict[str, Any]:
         "torch": torch.__version__,
         "torchvision": version("torchvision"),
     }
+
+
+def peak_memory_gb() -> float:
+    """Return the peak memory of this process: a GPU's tensors, else resident memory of the host."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def compiled_graphs() -> int:
+    """Return the number of graphs that torch.compile has compiled in this process."""
+    dynamo = sys.modules.get("torch._dynamo.utils")
+    return 0 if dynamo is None else int(dynamo.counters["stats"]["unique_graphs"])
 
 
 def spread(values: Sequence[float], digits: int = 0) -> str:

@@ -1,7 +1,8 @@
 """Time dynamic convolutions against static ones: python -m benchmarks.dynamic --out FILE.
 
 Training steps (forward, backward, Adam) of whole networks, and each algorithm of a mixed
-convolution by shape, alternately; every repeat is recorded. `--allocator system` leaves out
+convolution by shape, alternately; every repeat is recorded. On a GPU the algorithms run as in
+training: channels-last and, but for Winograd's, in bfloat16. `--allocator system` leaves out
 `keep_freed_memory`. About half an hour on two cores; docs/performance.md shows its results
 (python -m benchmarks.pages).
 """
@@ -10,7 +11,7 @@ import argparse
 import gc
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ def main() -> None:
     if args.allocator == "kept":
         keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.backends.cudnn.benchmark = device.type == "cuda"
     parts: dict[str, Callable[[int], dict[str, list[float]]]] = {
         "steps": lambda count: _steps(_resnets(), count, args, device),
         "forms": lambda count: _algorithms(count, args, device),
@@ -126,7 +128,10 @@ def _algorithms(
     times = {}
     for in_channels, out_channels, image_size, side, stride in SHAPES:
         size = image_size * args.image_size // 224
-        images = torch.randn(count, in_channels, size, size, device=device, requires_grad=True)
+        images = torch.randn(count, in_channels, size, size, device=device)
+        if device.type == "cuda":
+            images = images.contiguous(memory_format=torch.channels_last)
+        images.requires_grad_()
         bank = torch.randn(KERNELS, out_channels, in_channels, side, side, device=device) * 0.02
         bank.requires_grad_()
         attention = torch.softmax(torch.randn(count, KERNELS, device=device), 1).requires_grad_()
@@ -151,7 +156,9 @@ def _supported(side: int, stride: int) -> list[str]:
 
 def _static(images: Tensor, kernel: Tensor, stride: int) -> Callable[[], None]:
     def call() -> None:
-        _backward(F.conv2d(images, kernel, stride=stride, padding=kernel.shape[-1] // 2))
+        with _autocast(images):
+            output = F.conv2d(images, kernel, stride=stride, padding=kernel.shape[-1] // 2)
+        _backward(output)
 
     return call
 
@@ -162,7 +169,9 @@ def _mixed(
     function = dynamic_conv._ALGORITHMS[algorithm]  # noqa: SLF001
 
     def call() -> None:
-        _backward(function(images, attention, bank, stride))
+        with nullcontext() if algorithm == "winograd" else _autocast(images):
+            output = function(images, attention, bank, stride)
+        _backward(output)
 
     return call
 
@@ -173,10 +182,17 @@ def _mixed_im2col(
     """Return a call of im2col, which no mixed convolution of ResNet-18 uses."""
 
     def call() -> None:
-        kernels = dynamic_conv._mix_kernels(attention, bank)  # noqa: SLF001
-        _backward(dynamic_conv._im2col(images, kernels, stride))  # noqa: SLF001
+        with _autocast(images):
+            kernels = dynamic_conv._mix_kernels(attention, bank)  # noqa: SLF001
+            output = dynamic_conv._im2col(images, kernels, stride)  # noqa: SLF001
+        _backward(output)
 
     return call
+
+
+def _autocast(images: Tensor) -> AbstractContextManager[object]:
+    """Compute in bfloat16 on a GPU, as training does."""
+    return torch.autocast(images.device.type, torch.bfloat16, enabled=images.is_cuda)
 
 
 def _stem(count: int, args: argparse.Namespace, device: torch.device) -> dict[str, list[float]]:

@@ -23,7 +23,8 @@ def run_module(arguments: Sequence[str], timeout_s: float) -> str:
     FailedError with the last line of its standard error, or after `timeout_s` seconds, when the
     whole session is killed, workers included.
     """
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     with subprocess.Popen(  # noqa: S603 - our own modules
         [sys.executable, "-m", *arguments],
         stdout=subprocess.PIPE,
@@ -39,6 +40,7 @@ def run_module(arguments: Sequence[str], timeout_s: float) -> str:
             os.killpg(process.pid, signal.SIGKILL)
             raise FailedError(f"no end within {timeout_s:.0f} s") from error
     if process.returncode != 0:
+        print(errors, file=sys.stderr, flush=True)
         lines = errors.strip().splitlines() or [f"exit code {process.returncode}"]
         raise FailedError(lines[-1])
     return output

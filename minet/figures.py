@@ -49,11 +49,12 @@ def curves(history: pd.DataFrame, best_epoch: int, path: Path, *, model: str) ->
             axis.plot(history["epoch"], values, color=_RUN_COLOUR, marker=".", label=label, **style)
         axis.set(xlabel="epoch", ylabel="cross-entropy (nats)" if name == "loss" else name)
         axis.set_title(f"{name.capitalize()} of {model}")
-        axis.axvline(best_epoch, color="grey", linewidth=0.8, linestyle=":")
+        axis.axvline(best_epoch, color="grey", linestyle=":", label="best epoch")
         axis.grid(alpha=0.3)
         axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     axes[1].set_ylim(0, 1)
-    axes[0].legend(title="dotted: best epoch", title_fontsize="small")
+    lines, labels = axes[0].get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside lower center", ncols=len(lines))
     _save(figure, path)
 
 

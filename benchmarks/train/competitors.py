@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.common import compiled_graphs
 from benchmarks.train import lightning_loop, ours, torch_loops
 from benchmarks.train.job import Clock, Job, default_device
 
@@ -80,7 +81,10 @@ def for_device() -> list[str]:
 
 
 def measure(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Train with one competitor; return images and seconds of the repeats, losses of the steps."""
+    """Train with one competitor; return images and seconds of the repeats, losses of the steps.
+
+    `compiled_graphs` is the number of graphs that torch.compile made.
+    """
     job, device = Job(**request["job"]), default_device()
     clock = Clock(job, device)
     COMPETITORS[request["name"]].train(job, device, clock)
@@ -88,4 +92,5 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
         "images": job.batch_size * job.steps,
         "seconds": clock.seconds(),
         "losses": clock.losses(),
+        "compiled_graphs": compiled_graphs(),
     }

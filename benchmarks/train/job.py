@@ -15,7 +15,7 @@ from minet.augment.transforms import IMAGENET_MEAN, IMAGENET_STD, InputSpec, nor
 from minet.core.arrays import all_indices
 from minet.models.registry import MODELS, build
 from minet.params import Params, check_params, default_recipe, read_yaml
-from minet.train.config import TrainSettings
+from minet.train.config import RunSettings, TrainSettings
 
 CLASSES = 10
 _NOISE, _STEP = 64, 20  # grey levels: noise, and the difference in brightness of successive classes
@@ -114,8 +114,11 @@ def build_model(job: Job) -> nn.Module:
     return build(job.model, num_classes=CLASSES, **params().arguments(job.model))
 
 
-def recipe_of(job: Job, *, augmented: bool) -> TrainSettings:
-    """Return minet's recipe: SGD, a constant rate, the default augmentation if asked for."""
+def recipe_of(job: Job, *, augmented: bool, **settings: Any) -> TrainSettings:
+    """Return minet's recipe: SGD, a constant rate, the default augmentation if asked for.
+
+    `settings` are further changes of the default recipe.
+    """
     committed = default_recipe(params())
     changes: dict[str, Any] = {
         **_PLAIN,
@@ -123,11 +126,26 @@ def recipe_of(job: Job, *, augmented: bool) -> TrainSettings:
         "input_px": job.image_size,
         "lr": job.lr,
         "momentum": job.momentum,
+        **settings,
     }
     if not augmented:
         off = {"flip": 0.0, "crop_scale": (1.0, 1.0)}
         changes["augment"] = committed.augment.model_copy(update=off)
     return committed.model_copy(update=changes)
+
+
+def run_settings(job: Job, **recipe: Any) -> RunSettings:
+    """Return the settings of `stages.train` for the job, augmented; `recipe` are its changes."""
+    return RunSettings(
+        model=job.model,
+        builder=MODELS[job.model],
+        arguments=params().arguments(job.model),
+        weights="random",
+        reinitialized=(),
+        seed=job.seed,
+        cache="auto",
+        train=recipe_of(job, augmented=True, **recipe),
+    )
 
 
 def input_spec(job: Job) -> InputSpec:

@@ -19,6 +19,7 @@ PEAKS: dict[str, tuple[float, str]] = {
     "H200": (989e12, "NVIDIA H200 data sheet: 1,979 TFLOPS with sparsity"),
     "A100": (312e12, "NVIDIA A100 data sheet: 624 TFLOPS with sparsity"),
 }
+_GPU_CALLS = 50  # of a product or convolution, per repeat
 _PASSES = 3  # forward; backward for inputs and for weights
 _CHANNELS, _IMAGE_PX, _KERNEL_PX = 256, 28, 3  # of the convolution that measures the peak
 
@@ -27,9 +28,9 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
     """Return images per second, operations per image and the device's peak."""
     job, device = Job(**request["job"]), default_device()
     clock = Clock(job, device)
-    first = _measured_peaks(request["product_side"], device)
+    first = measured_peaks(request["product_side"], device)
     ours.train(job, device, clock)
-    second = _measured_peaks(request["product_side"], device)
+    second = measured_peaks(request["product_side"], device)
     measured = {name: [*rates, *second[name]] for name, rates in first.items()}
     macs = count_costs(build_model(job), channels=3, image_size=job.image_size)["macs"]
     peak, source = _peak(measured, device)
@@ -54,7 +55,7 @@ def _peak(measured: Mapping[str, list[float]], device: torch.device) -> tuple[fl
     return next((peak for part, peak in PEAKS.items() if part in name), default)
 
 
-def _measured_peaks(side: int, device: torch.device) -> dict[str, list[float]]:
+def measured_peaks(side: int, device: torch.device) -> dict[str, list[float]]:
     """Return FLOP/s of a large matrix product and of a large convolution.
 
     On a CPU two libraries compute them, and either may be much faster: MKL uses AVX-512 on Intel's
@@ -78,9 +79,14 @@ def _measured_peaks(side: int, device: torch.device) -> dict[str, list[float]]:
 def _rates(
     call: Callable[[], object], operations: int, device: torch.device, repeats: int = 3
 ) -> list[float]:
-    """Return operations per second of each repeat of a call, after a warm-up call."""
+    """Return operations per second of each repeat, after one that warms up.
+
+    A repeat is one call; on a GPU, whose clock needs some time to rise, as many as take a while.
+    """
+    calls = _GPU_CALLS if device.type == "cuda" else 1
     marks = []
     for _ in range(1 + repeats):
-        call()
+        for _ in range(calls):
+            call()
         marks.append(now(device))
-    return [operations / (end - start) for start, end in pairwise(marks)]
+    return [calls * operations / (end - start) for start, end in pairwise(marks)]

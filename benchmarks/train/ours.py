@@ -1,6 +1,7 @@
 """minet's training step, set up as in `stages.train`."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -23,27 +24,29 @@ from minet.train.step import TrainStep, configure_backends
 
 def train(job: Job, device: torch.device, clock: Clock) -> None:
     """Train on uint8 images without augmentation."""
-    _train(job, device, clock, augmented=False)
+    run_steps(ready_train_step(job, device, augmented=False), job, clock, augmented=False)
 
 
 def train_augmented(job: Job, device: torch.device, clock: Clock) -> None:
     """Train on uint8 images, each cropped, resized and flipped on the device."""
-    _train(job, device, clock, augmented=True)
+    run_steps(ready_train_step(job, device, augmented=True), job, clock, augmented=True)
 
 
-def _train(job: Job, device: torch.device, clock: Clock, *, augmented: bool) -> None:
-    train_step = ready_train_step(job, device, augmented=augmented)
-    for batch, augment_params in steps(job, device, augmented=augmented):
+def run_steps(train_step: TrainStep, job: Job, clock: Clock, *, augmented: bool) -> None:
+    """Make all steps of a job."""
+    for batch, augment_params in steps(job, train_step.device, augmented=augmented):
         loss, _ = train_step.step(
             batch, augment_params, images=job.batch_size, lr=job.lr, image_size=job.image_size
         )
         clock.step_ended(loss / job.batch_size)
 
 
-def ready_train_step(job: Job, device: torch.device, *, augmented: bool) -> TrainStep:
-    """Build a TrainStep as `stages.train` does."""
+def ready_train_step(
+    job: Job, device: torch.device, *, augmented: bool, **settings: Any
+) -> TrainStep:
+    """Build a TrainStep as `stages.train` does; `settings` are changes of the recipe."""
     keep_freed_memory()
-    recipe = recipe_of(job, augmented=augmented)
+    recipe = recipe_of(job, augmented=augmented, **settings)
     configure_backends(recipe, device)
     train_step = TrainStep(build_model(job), recipe, input_spec(job), device)
     train_step.model.train()

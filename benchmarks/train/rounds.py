@@ -37,19 +37,24 @@ def run_rounds(
             if earlier is not None and "failed" in earlier:
                 continue
             result = measure_in_child(folder, "loops", timeout_s, name=name, job=job.record())
-            results[name] = result if "failed" in result else _merged(earlier, result)
+            results[name] = result if "failed" in result else merged(earlier, result)
             what = f"{job.model}, batch {job.batch_size}, round {index}, {name}"
             print(f"{what}: {_summary(results[name])}", flush=True)
     return results
 
 
-def _merged(earlier: dict[str, Any] | None, result: dict[str, Any]) -> dict[str, Any]:
+def merged(earlier: dict[str, Any] | None, result: dict[str, Any]) -> dict[str, Any]:
     """Append the repeats of a round to those of earlier ones; losses are the first round's."""
     rates = [result["images"] / seconds for seconds in result["seconds"]]
     if earlier is not None:
         return earlier | {"images_per_s": [*earlier["images_per_s"], *rates]}
     losses = result["losses"]
-    return {"images_per_s": rates, "loss_first": losses[0], "loss_last": losses[-1]}
+    return {
+        "images_per_s": rates,
+        "loss_first": losses[0],
+        "loss_last": losses[-1],
+        "compiled_graphs": result["compiled_graphs"],
+    }
 
 
 def _summary(result: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.peers.betons import index_rows, write
 from benchmarks.photos import LIGHT, write_photos
-from benchmarks.train.job import CLASSES, Job, default_device, now, params, recipe_of
+from benchmarks.train.job import CLASSES, Job, default_device, now, params, run_settings
 from benchmarks.train.ours import ready_train_step
 from minet.augment.plan import EpochPlan, plan_epoch
 from minet.augment.transforms import AugmentParams
@@ -24,8 +24,6 @@ from minet.loader.batch import Batch, Source
 from minet.loader.config import Cache
 from minet.loader.loader import BetonLoader, open_loaders
 from minet.loader.sharding import BatchSharder
-from minet.models.registry import MODELS
-from minet.train.config import RunSettings
 from minet.train.context import Callbacks, TrainContext
 from minet.train.loop import fit
 from minet.train.step import TrainStep
@@ -50,12 +48,12 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
     """Return images per second, per round: bare step, loop streamed, loop resident."""
     job, device = Job(**request["job"]), default_device()
     train_step = ready_train_step(job, device, augmented=True)
-    loaders = {cache: _opened(Path(request["beton"]), job, cache, device) for cache in _CACHES}
+    loaders = {cache: open_beton(Path(request["beton"]), job, cache, device) for cache in _CACHES}
     count = loaders["stream"].count
-    memory = _MemorySource.of(loaders["stream"], device)
+    memory = MemorySource.of(loaders["stream"], device)
     epochs: dict[str, Callable[[], float]] = {"memory": lambda: _bare(train_step, memory, job)}
     for cache, loader in loaders.items():
-        epochs[cache] = _Loop(train_step, loader, memory, job).epoch
+        epochs[cache] = Loop(train_step, loader, memory, job).epoch
     names = list(epochs)
     rates: dict[str, list[float]] = {name: [] for name in names}
     _bare(train_step, memory, job, steps=job.warm_up)
@@ -65,14 +63,15 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
     return {"images": count, "images_per_s": rates}
 
 
-def _opened(path: Path, job: Job, cache: Cache, device: torch.device) -> BetonLoader:
+def open_beton(path: Path, job: Job, cache: Cache, device: torch.device) -> BetonLoader:
+    """Open a beton for a job, streamed or resident."""
     sizes = [(path, job.batch_size)]
     (loader,) = open_loaders(sizes, workers=workers(), cache=cache, device=device)
     return loader
 
 
 @dataclass
-class _MemorySource:
+class MemorySource:
     """uint8 batches in the device's memory; as a `Source`, the first few images."""
 
     all_batches: list[Batch]
@@ -80,7 +79,7 @@ class _MemorySource:
     batch_size: int = _VALIDATED
 
     @classmethod
-    def of(cls, source: Source, device: torch.device) -> "_MemorySource":
+    def of(cls, source: Source, device: torch.device) -> "MemorySource":
         """Copy all batches of a split."""
         return cls(
             [
@@ -97,9 +96,7 @@ class _MemorySource:
             yield Batch(first.images[offsets], first.labels[offsets], indices)
 
 
-def _bare(
-    train_step: TrainStep, memory: _MemorySource, job: Job, steps: int | None = None
-) -> float:
+def _bare(train_step: TrainStep, memory: MemorySource, job: Job, steps: int | None = None) -> float:
     """Return the seconds of an epoch's steps, or of the first `steps`."""
     count = sum(len(batch.indices) for batch in memory.all_batches)
     augment_params = AugmentParams.from_plan(
@@ -135,30 +132,20 @@ class _NoStore:
 
 
 @dataclass
-class _Loop:
+class Loop:
     """minet's loop over a split, one epoch per call."""
 
     train_step: TrainStep
     loader: BetonLoader
-    val: _MemorySource
+    val: MemorySource
     job: Job
     _marks: list[float] = field(default_factory=list)
 
     def epoch(self) -> float:
         """Return the seconds from the plan of an epoch to the end of its last step."""
         self._marks.clear()
-        settings = RunSettings(
-            model=self.job.model,
-            builder=MODELS[self.job.model],
-            arguments=params().arguments(self.job.model),
-            weights="random",
-            reinitialized=(),
-            seed=self.job.seed,
-            cache="auto",
-            train=recipe_of(self.job, augmented=True),
-        )
         context = TrainContext(
-            settings=settings,
+            settings=run_settings(self.job),
             train_step=self.train_step,
             train=self.loader,
             val=self.val,

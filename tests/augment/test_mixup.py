@@ -244,7 +244,7 @@ def test_lambda_of_0_or_1_gives_the_plain_loss_of_one_label_to_the_bit(lam: floa
     assert torch.equal(mixed, losses(logits, labels[0 if lam else 1], 0.1, None))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.gpu
 def test_a_gpu_mixes_as_a_cpu_does_without_a_sync() -> None:
     inputs, partners, mix_params = _noise(40, 12), _noise(40, 12, seed=1), _mix_params(40, 0.4, 1.0)
     logits, labels = _logits(40).detach(), _labels(40)

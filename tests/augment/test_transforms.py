@@ -626,7 +626,7 @@ def test_a_sync_would_be_detected(sync: Any) -> None:
         pass
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.gpu
 def test_a_gpu_gives_the_same_inputs_without_a_sync() -> None:
     device = torch.device("cuda")
     plan, images = _plan(9, 48), _stored(9, 48)

@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks import pages
 from benchmarks.common import replace_between, spread, table
+from benchmarks.dynamic_page import ratio
 from minet.core.files import read_json
 from tests.helpers.tree import ROOT
 
@@ -64,5 +65,5 @@ def test_text_between_markers_is_replaced(tmp_path) -> None:
 
 def test_spread_ratio_and_table_are_formatted_as_documented() -> None:
     assert spread([3.0, 1.0, 1200.4]) == "3 (1-1,200)"
-    assert pages.ratio([3.0, 8.0, 10.0], [1.0, 4.0, 4.0]) == "2.50"
+    assert ratio([3.0, 8.0, 10.0], [1.0, 4.0, 4.0]) == "2.50"
     assert table(("a", "b"), [(1, 2)]) == "| a | b |\n| --- | ---: |\n| 1 | 2 |"

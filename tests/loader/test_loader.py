@@ -312,7 +312,7 @@ def test_resident_is_an_input_error_if_the_split_does_not_fit(
         open_one(path, batch_size=4, workers=1, cache="resident")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("cache", ["stream", "resident"])
 def test_a_gpu_receives_the_same_bytes(path: Path, cache: Any) -> None:
     device = torch.device("cuda")
@@ -324,7 +324,7 @@ def test_a_gpu_receives_the_same_bytes(path: Path, cache: Any) -> None:
         assert batch.labels.tolist() == (100 + batch.indices).tolist()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("storage", ["raw", "jpg"])
 def test_batches_streamed_for_a_gpu_are_pinned(storage: str, tmp_path: Path) -> None:
     path, device = write(tmp_path, storage, storage=storage), torch.device("cuda")
@@ -334,7 +334,7 @@ def test_batches_streamed_for_a_gpu_are_pinned(storage: str, tmp_path: Path) -> 
         assert batch.images.is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("storage", ["raw", "jpg"])
 def test_pinned_memory_of_a_batch_is_not_reused_while_it_is_referenced(
     storage: str, tmp_path: Path

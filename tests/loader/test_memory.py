@@ -82,7 +82,7 @@ def test_free_memory_of_this_machine_is_plausible() -> None:
     assert 0 < free_bytes(torch.device("cpu")) < total
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_allocation_on_a_gpu_reduces_its_free_memory() -> None:
     total = torch.cuda.get_device_properties(0).total_memory
     before = free_bytes(torch.device("cuda"))

@@ -10,7 +10,6 @@ from minet.loader.batch import Batch
 from minet.loader.prefetch import prefetch_to_device
 
 CPU = torch.device("cpu")
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 
 class Source:
@@ -74,7 +73,7 @@ def test_stopping_early_closes_the_source() -> None:
     assert source.yielded == 1
 
 
-@needs_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("pinned", [False, True])
 @pytest.mark.parametrize("batches", [0, 1, 2, 7])
 def test_a_gpu_receives_the_same_batches_in_order(*, batches: int, pinned: bool) -> None:
@@ -91,14 +90,14 @@ def test_a_gpu_receives_the_same_batches_in_order(*, batches: int, pinned: bool)
         assert batch.indices.tolist() == expected.indices.tolist()
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_for_a_gpu_at_most_one_batch_is_read_ahead() -> None:
     source = Source(5, pinned=True)
     for taken, _ in enumerate(prefetch_to_device(source.read(), torch.device("cuda")), start=1):
         assert source.yielded == min(5, taken + 1)
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_batches_already_on_the_gpu_are_unchanged() -> None:
     device = torch.device("cuda", torch.cuda.current_device())
     expected = []
@@ -109,7 +108,7 @@ def test_batches_already_on_the_gpu_are_unchanged() -> None:
     assert all(one is other for one, other in zip(prefetched, expected, strict=True))
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_batches_copied_while_the_gpu_is_busy_are_complete_when_used() -> None:
     """All copies are requested long before a busy GPU uses the first batch.
 
@@ -128,7 +127,7 @@ def test_batches_copied_while_the_gpu_is_busy_are_complete_when_used() -> None:
         assert torch.equal(labels[number].cpu(), expected.labels), number
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_copies_block_neither_host_nor_device() -> None:
     device = torch.device("cuda", torch.cuda.current_device())
     list(prefetch_to_device(Source(2, pinned=True).read(), device))  # load libraries

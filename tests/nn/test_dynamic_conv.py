@@ -18,7 +18,6 @@ ALGORITHMS = {  # (side, stride) -> algorithms that support it
     (1, 1): ("grouped", "outputs", "products"),
     (1, 2): ("grouped", "outputs", "products"),
 }
-NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
 CASES = [(*key, algorithm) for key, algorithms in ALGORITHMS.items() for algorithm in algorithms]
 
 
@@ -77,7 +76,7 @@ def test_algorithms_agree_within_the_precision_of_float32(algorithm: str) -> Non
     assert (ours - expected).abs().max() < 2e-5 * expected.abs().max()
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_GPU)])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize(("side", "stride"), ALGORITHMS)
 def test_mixed_convolution_accepts_both_memory_formats(

@@ -22,7 +22,7 @@ from minet.train.step import TrainStep
 from tests.helpers.chaos import chaos
 from tests.helpers.sources import ListSource
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+pytestmark = pytest.mark.gpu
 GPU, IMAGE_SIZE, COUNT = torch.device("cuda"), 64, 96
 SPEC = InputSpec(IMAGE_SIZE, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 

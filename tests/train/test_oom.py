@@ -204,7 +204,7 @@ def test_what_is_suggested_is_valid_and_smaller(
         assert at_once(other.batch_size, other.accumulation_steps) < tried, f"{changes}: {message}"
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.gpu
 def test_a_gpu_out_of_memory_is_named() -> None:
     device = torch.device("cuda", torch.cuda.current_device())
     with pytest.raises(InputError) as raised, oom_as_input_error(_recipe(), 1, device):

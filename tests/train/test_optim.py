@@ -288,7 +288,7 @@ def test_a_step_is_one_fused_kernel_except_for_sgd_on_a_cpu(name: str) -> None:
     assert all(group["fused"] is (name != "sgd") for group in optimizer.param_groups)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
 def test_a_step_on_a_gpu_is_one_fused_kernel(name: str) -> None:
     optimizer = build_optimizer(_network().cuda(), _recipe(optimizer=name))

@@ -139,7 +139,7 @@ def test_a_save_replaces_those_before_it(tmp_path: Path) -> None:
     assert {file.name for file in (tmp_path / "r").iterdir()} <= {"state.pt", "lock", "pid"}
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.gpu
 def test_a_state_on_a_gpu_is_copied_there_and_loaded_on_the_cpu(tmp_path: Path) -> None:
     store, weights = SnapshotStore(tmp_path / "r", 1), torch.empty(1 << 24, device="cuda")
     with store.lock():
