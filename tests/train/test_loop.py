@@ -1,9 +1,8 @@
 """The loop learns, keeps the best epoch, resumes at any step with the same bytes, stops on NaN."""
 
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,111 +12,29 @@ import torch
 from torch import nn
 
 from minet.augment.channels import input_channels
-from minet.augment.config import AugmentSettings, eval_augment
+from minet.augment.config import eval_augment
 from minet.augment.plan import plan_epoch
-from minet.augment.transforms import AugmentParams, InputSpec, to_input
+from minet.augment.transforms import AugmentParams, to_input
 from minet.core.arrays import IndexArray
 from minet.core.errors import InputError, InterruptedRun
-from minet.core.settings import parse
 from minet.loader.batch import Batch
-from minet.loader.sharding import BatchSharder
 from minet.nn.checkpoint import load_model, save_model
-from minet.train.config import RunSettings
-from minet.train.context import Callbacks, TrainContext, TrainResult
-from minet.train.distributed.process_group import ProcessGroup
 from minet.train.interrupt import Interrupt
 from minet.train.loop import check_last_batch, fit, validate
 from minet.train.snapshot import SnapshotStore
-from minet.train.state import EpochRecord, TrainState
 from minet.train.step import TrainStep
+from tests.helpers.small_run import (
+    CPU,
+    SPEC,
+    assert_same,
+    context_of,
+    model,
+    narrow,
+    settings,
+    train,
+    unshuffled,
+)
 from tests.helpers.sources import ListSource
-
-SPEC = InputSpec(16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-CPU = torch.device("cpu")
-
-
-def settings(raw_params: dict[str, Any], **changes: Any) -> RunSettings:
-    """Return a short recipe with every kind of augmentation, with some changes."""
-    short = {"epochs": 3, "batch_size": 8, "input_px": 16, "lr": 0.01}
-    train = raw_params["recipes"]["default"] | short
-    train["augment"] |= {"rotation_degrees": 10.0, "channel_shuffle": 0.5}
-    raw = {"model": "cnn3", "builder": "minet.models.cnn3:cnn3", "arguments": {}, "seed": 3}
-    raw |= {"weights": "random", "reinitialized": [], "cache": "auto"}
-    return parse(RunSettings, raw | {"train": train | changes})
-
-
-def model() -> nn.Module:
-    """Return a tiny model with layers that make resuming hard: batch norm and dropout."""
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.3),
-        nn.Linear(4 * 14 * 14, 2),
-    )  # fmt: skip
-
-
-def silent(batches: Iterator[Batch], epoch: int, done: int, total: int) -> Iterable[Batch]:
-    """Return the batches; a `steps` callback that shows nothing."""
-    del epoch, done, total
-    return batches
-
-
-class SaveEveryStep(SnapshotStore):
-    """Save after every step, however long the last save takes."""
-
-    def should_save(self) -> bool:
-        self.finish()
-        return True
-
-
-def context_of(
-    run: RunSettings,
-    source: ListSource,
-    folder: Path,
-    steps: Any = silent,
-    *,
-    save_every_s: float = 1e9,
-    written: list[list[EpochRecord]] | None = None,
-    network: nn.Module | None = None,
-    input_spec: InputSpec = SPEC,
-    val_augment: AugmentSettings | None = None,
-) -> TrainContext:
-    """Return a run of the tiny model on a source, which is its own validation split.
-
-    A `save_every_s` of 0 saves after every step.
-    """
-    history = [] if written is None else written
-    val_plan = None
-    if val_augment is not None:
-        val_plan = partial(plan_epoch, source.count, 16, val_augment, 77)
-    return TrainContext(
-        settings=run,
-        train_step=TrainStep(network or model(), run.train, input_spec, CPU),
-        train=source,
-        val=source,
-        sharder=BatchSharder(run.train.batch_size),
-        train_count=source.count,
-        plan=partial(plan_epoch, source.count, 16, run.train.augment, run.seed),
-        store=SnapshotStore(folder, save_every_s) if save_every_s else SaveEveryStep(folder, 0),
-        callbacks=Callbacks(steps, lambda records: history.append(list(records)), lambda *_: None),
-        val_plan=val_plan,
-    )
-
-
-def train(
-    run: RunSettings, source: ListSource, folder: Path, *args: Any, **named: Any
-) -> TrainResult:
-    """Train the tiny model on a source, which is its own validation split."""
-    context = context_of(run, source, folder, *args, **named)
-    with context.store.lock():
-        return fit(context)
-
-
-def assert_same(one: TrainResult, other: TrainResult) -> None:
-    """Assert that two results are the same to the last bit, except for their times."""
-    assert one.history == other.history
-    assert one.best == other.best
-    assert one.weights.keys() == other.weights.keys()
-    assert all(torch.equal(one.weights[name], other.weights[name]) for name in one.weights)
 
 
 def test_training_learns_and_records_each_epoch(raw_params, blobs, tmp_path) -> None:
@@ -184,27 +101,11 @@ def test_a_run_killed_after_its_last_save_only_writes_its_results(
 ) -> None:
     done = train(settings(raw_params), blobs, tmp_path / "r")
     blobs.served = 0
-    written: list[list[EpochRecord]] = []
+    written: list[Any] = []
     again = train(settings(raw_params), blobs, tmp_path / "r", written=written)
     assert_same(again, done)
     assert blobs.served == 0
     assert written == [done.history], "the history was not written again"
-
-
-def test_the_best_epoch_is_the_first_with_the_best_loss_or_accuracy(raw_params) -> None:
-    rows = [(0.9, 0.5), (0.7, 0.6), (0.8, 0.9), (0.7, 0.9)]
-    for selection_metric, expected in (("loss", 1), ("accuracy", 2)):
-        state, copied = TrainState(settings(raw_params, selection_metric=selection_metric), CPU), []
-
-        def weights(copied: list[int] = copied, state: TrainState = state) -> dict[str, Any]:
-            copied.append(state.epoch)
-            return {"w": torch.tensor(float(state.epoch))}
-
-        for epoch, (loss, accuracy) in enumerate(rows):
-            state.end_epoch(EpochRecord(epoch, 1.0, 0.5, loss, accuracy, 0.1), weights)
-        assert state.best_epoch == expected, selection_metric
-        assert state.best_weights["w"] == expected
-        assert copied == list(range(expected + 1)), "weights were copied that are not the best"
 
 
 def nan_at(at: int) -> Any:
@@ -242,12 +143,6 @@ def test_the_error_of_a_diverging_run_suggests_a_lower_learning_rate(
     run = settings(raw_params, lr=1e30, optimizer="sgd", schedule="constant")
     with pytest.raises(InputError, match=r"try a lower train.lr \(it is 1e\+30\)"):
         train(run, blobs, tmp_path / "r")
-
-
-def test_a_validation_loss_that_is_not_finite_stops_the_run(raw_params) -> None:
-    state = TrainState(settings(raw_params), CPU)
-    with pytest.raises(InputError, match=r"cnn3: the validation loss is inf after step"):
-        state.check_validation(float("inf"))
 
 
 @pytest.mark.parametrize("sizes", [(17, 8, 1), (5, 1, 1), (16, 8, 8)], ids=str)
@@ -318,11 +213,6 @@ def test_a_model_is_rebuilt_from_its_metadata(tmp_path) -> None:
     save_model(weights, metadata, trained.state_dict(), record | {"builder": "os:system"})
     with pytest.raises(InputError, match="builder 'os:system' is not in minet.models"):
         load_model(weights, metadata)
-
-
-def test_the_columns_of_the_history_are_pinned() -> None:
-    columns = list(EpochRecord.__dataclass_fields__)
-    assert columns == ["epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr"]
 
 
 class Scheduled(nn.Module):
@@ -435,106 +325,7 @@ def pooled() -> nn.Module:
     )  # fmt: skip
 
 
-def test_micro_batches_make_the_step_of_the_whole_batch(raw_params, blobs, tmp_path) -> None:
-    """Of a model without batch norm: 37 images in batches of 8, each in 3 micro-batches."""
-    blobs.images, blobs.labels, blobs.count = blobs.images[:37], blobs.labels[:37], 37
-    results = []
-    for accumulation_steps in (1, 3):
-        network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 2))
-        for parameter in network.parameters():
-            nn.init.zeros_(parameter)
-        run = settings(raw_params, accumulation_steps=accumulation_steps, optimizer="sgd", lr=0.001)
-        folder = tmp_path / str(accumulation_steps)
-        results.append(train(run, blobs, folder, network=network))
-    for one, other in zip(*(result.history for result in results), strict=True):
-        assert one.train_loss == pytest.approx(other.train_loss, abs=1e-6)
-        assert one.val_loss == pytest.approx(other.val_loss, abs=1e-6)
-
-
-def test_averaged_weights_are_validated_and_kept(raw_params, blobs, tmp_path) -> None:
-    """Compared with an average computed here from the weights after each step."""
-    augment = raw_params["recipes"]["default"]["augment"]
-    run = settings(raw_params, ema_decay=0.9, epochs=1, augment=augment)
-    network = model()
-    means = [parameter.detach().clone() for parameter in network.parameters()]
-    steps = 0
-
-    def update() -> None:
-        decay = min(0.9, (1 + steps) / (10 + steps))
-        for mean, parameter in zip(means, network.parameters(), strict=True):
-            mean.mul_(decay).add_(parameter.detach(), alpha=1 - decay)
-
-    def note(batches: Iterator[Batch], *_: int) -> Iterator[Batch]:
-        nonlocal steps
-        for batch in batches:
-            yield batch
-            steps += 1
-            update()
-
-    result = train(run, blobs, tmp_path / "r", note, network=network)
-    names = [name for name, _ in network.named_parameters()]
-    for name, mean in zip(names, means, strict=True):
-        assert torch.allclose(result.weights[name], mean, atol=1e-6), name
-        assert not torch.equal(result.weights[name], network.state_dict()[name])
-    kept = model()
-    kept.load_state_dict(result.weights)
-    scores = validate(TrainStep(kept, settings(raw_params).train, SPEC, CPU), blobs)
-    assert scores == (result.best.val_loss, result.best.val_accuracy)
-
-
-def test_a_gradient_is_clipped_to_max_grad_norm(raw_params, blobs) -> None:
-    run = settings(raw_params, max_grad_norm=1e-3, optimizer="sgd", lr=1.0, momentum=0.0)
-    network = model()
-    before = torch.cat([p.detach().flatten().clone() for p in network.parameters()])
-    train_step = TrainStep(network, run.train, SPEC, CPU)
-    batch = next(blobs.batches(np.arange(8)))
-    train_step.step(batch, AugmentParams(), images=8, lr=1.0, image_size=16)
-    after = torch.cat([p.detach().flatten() for p in network.parameters()])
-    assert (after - before).norm().item() == pytest.approx(1e-3, rel=1e-3)
-
-
-def test_gradients_have_the_strides_of_their_weights(raw_params, blobs) -> None:
-    """A fused optimizer updates element by element in memory order."""
-    network = model()
-    train_step = TrainStep(network, settings(raw_params).train, SPEC, CPU)
-    train_step.step(
-        next(blobs.batches(np.arange(8))), AugmentParams(), images=8, lr=0.1, image_size=16
-    )
-    for name, parameter in network.named_parameters():
-        assert parameter.grad is not None
-        assert parameter.grad.stride() == parameter.stride(), name
-
-
-def test_reduced_precision_is_for_activations_only_and_weights_stay_float32(
-    raw_params, blobs, tmp_path
-) -> None:
-    seen = []
-    network = model()
-    network[0].register_forward_hook(lambda _, __, out: seen.append(out.dtype))
-    result = train(settings(raw_params, precision="bfloat16"), blobs, tmp_path, network=network)
-    assert set(seen) == {torch.bfloat16}
-    assert {weight.dtype for weight in result.weights.values()} == {torch.float32, torch.int64}
-    assert result.best.val_accuracy > 0.9
-
-
 # --- input channels, augmented validation images ----------------------------------------------
-
-
-def narrow(channels: int) -> nn.Module:
-    """Return a tiny model of so many input channels, with batch norm."""
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(channels, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(),
-        nn.Linear(4 * 14 * 14, 2),
-    )  # fmt: skip
-
-
-def unshuffled(raw_params: dict[str, Any], **changes: Any) -> RunSettings:
-    """Return a short recipe that leaves the channels in their order."""
-    run = settings(raw_params)
-    augment = run.train.augment.model_copy(update={"channel_shuffle": 0.0})
-    train = run.train.model_copy(update={"augment": augment} | changes)
-    return run.model_copy(update={"train": train})
 
 
 @pytest.mark.parametrize(
@@ -567,35 +358,6 @@ def test_training_uses_the_input_channels_of_the_recipe(
         logits = best.eval()((pixels - 0.5) / 0.25)
     by_hand = nn.functional.cross_entropy(logits, blobs.labels).item()
     assert result.best.val_loss == pytest.approx(by_hand, abs=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("channels", "channel_mode", "in_channels"),
-    [("RGB", "zero", 3), ("GB", "zero", 3), ("GB", "slice", 2), ("B", "sigmoid", 1)],
-)
-def test_a_rank_without_images_runs_one_that_does_not_count(
-    raw_params, channels: str, channel_mode: str, in_channels: int
-) -> None:
-    """Rank 1 of 2 in a last batch of one image: as many channels as rank 0, but weight 0."""
-    run = unshuffled(raw_params, channels=channels, channel_mode=channel_mode)
-    input_spec = replace(SPEC, channels=channels, channel_mode=channel_mode)
-    network = narrow(in_channels)
-    train_step = TrainStep(network, run.train, input_spec, CPU)
-    train_step.group = ProcessGroup(rank=1, world_size=2)
-    padding = Batch(
-        torch.randint(0, 256, (1, 3, 16, 16), dtype=torch.uint8),
-        torch.ones(1, dtype=torch.int64),
-        np.zeros(1, np.int64),
-    )
-    inputs, labels, lam = train_step._inputs(padding, AugmentParams(), 12)
-    assert inputs.shape == (1, in_channels, 12, 12)
-    assert inputs.dtype == torch.float32
-    assert (len(labels), lam) == (1, None)
-    loss, correct = train_step.step(padding, AugmentParams(), images=1, lr=0.1, image_size=16)
-    assert (loss.item(), correct.item()) == (0, 0)
-    for name, parameter in network.named_parameters():
-        assert parameter.grad is not None, name
-        assert not parameter.grad.any(), name
 
 
 def test_a_last_batch_of_one_image_is_checked_with_the_input_channels_of_the_recipe(
@@ -676,21 +438,3 @@ def test_a_run_that_augments_validation_images_gives_the_same_bytes_wherever_it_
     assert ones == others, "augmenting validation images changed the training"
     pairs = zip(expected.history, plain.history, strict=True)
     assert all(one.val_loss != other.val_loss for one, other in pairs)
-
-
-@pytest.mark.slow
-def test_a_compiled_run_has_the_losses_of_an_eager_one(raw_params, blobs, tmp_path) -> None:
-    """37 images: the last, smaller batch is not compiled; compiling takes half a minute."""
-    blobs.images, blobs.labels, blobs.count = blobs.images[:37], blobs.labels[:37], 37
-    results = [
-        train(
-            settings(raw_params, compile=choice, optimizer="sgd", lr=0.001),
-            blobs,
-            tmp_path / choice,
-            network=nn.Sequential(*list(model())[:-2], model()[-1]),  # dropout would draw others
-        )
-        for choice in ("never", "always")
-    ]
-    for one, other in zip(*(result.history for result in results), strict=True):
-        assert one.train_loss == pytest.approx(other.train_loss, abs=1e-5)
-        assert one.val_loss == pytest.approx(other.val_loss, abs=1e-5)

@@ -171,7 +171,7 @@ def test_evaluation_settings_that_a_model_cannot_run_are_rejected(
 
 def test_a_variant_has_its_own_data(raw, params) -> None:
     zoo = checked(raw, params)
-    assert zoo.rows["r002_resnet50"].data == "data/zoo/five_512"
+    assert zoo.rows["r002_resnet50"].data == "zoo/data/five_512"
     assert zoo.rows["r000_resnet18"].data == "data"
     variant = variant_settings("five_512", zoo, params)
     assert (variant.sample.classes, variant.data.layout) == (5, "csv")
@@ -191,7 +191,7 @@ def test_a_variant_has_its_own_data(raw, params) -> None:
         ("rows.mine", {"report": "ours"}, "rows.mine.data is missing"),
         ("rows.r003_cool.model", "cooll", "rows.r003_cool.model is 'cooll'; did you mean cool?"),
         ("rows.r003_cool.recipe", "report_3", "rows.r003_cool.recipe is 'report_3'; did you mean"),
-        ("rows.r003_cool.data", "data/zoo/six", "rows.r003_cool.data is 'data/zoo/six'; did you"),
+        ("rows.r003_cool.data", "zoo/data/six", "rows.r003_cool.data is 'zoo/data/six'; did you"),
         ("rows.r003_cool.initial", "imagenet", "rows.r003_cool.initial is 'imagenet'; did you"),
         ("rows.r003_cool.baseline", "r003_cool", "baseline is 'r003_cool'; did you mean"),
         (
@@ -215,6 +215,11 @@ def test_a_variant_has_its_own_data(raw, params) -> None:
         ("recipes.report_000.lr", "fast", "recipes.report_000.lr is 'fast'; input should be"),
         ("budgets.smoke.train", {"epochs": 0}, "budgets.smoke.train.epochs is 0; input should"),
         ("variants.five_512.beton", {"crop_px": 9999}, "variants.five_512.beton.crop_px is 9999"),
+        (
+            "variants.five_512.data.root",
+            "/images",
+            "'/images'; must be relative to the root of the",
+        ),
         ("initials.imagenet_resnet18", "resnet81", "initials.imagenet_resnet18 is 'resnet81'"),
     ],
 )
