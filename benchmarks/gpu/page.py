@@ -75,7 +75,7 @@ def _run_table(results: Record) -> str:
         ("start to end of the first step, s", f"{part['first_step_s']:.1f}"),
         ("first epoch, s", f"{speed['epoch_s_first']:.1f}"),
         ("median epoch, s", f"{speed['epoch_s_median']:.2f}"),
-        ("time spent on snapshots", f"{speed['save_share']:.1%}"),
+        ("time spent on snapshots", f"{speed['save_fraction']:.1%}"),
         ("peak memory, GB", f"{run['peak_memory_gb']:.1f}"),
     ]
     return table(("", "`stages.train`"), rows)

@@ -375,7 +375,7 @@ def record_of_a_card() -> dict[str, Any]:
         "first_step_s": 40.0,
         "run": {"bare_images_per_s": [12_000.0, 13_200.0], "peak_memory_gb": 21.5},
         "speed": {"batch_size": 512, "epoch_s_first": 40.0, "epoch_s_median": 5.0,
-                  "save_share": 0.01},
+                  "save_fraction": 0.01},
     }  # fmt: skip
     loops = {
         "job": {"model": "resnet18", "batch_size": 512},
