@@ -59,7 +59,7 @@ def main() -> None:
     torch.backends.cudnn.benchmark = device.type == "cuda"
     parts: dict[str, Callable[[int], dict[str, list[float]]]] = {
         "steps": lambda count: _steps(_resnets(), count, args, device),
-        "forms": lambda count: _algorithms(count, args, device),
+        "forms": lambda count: algorithm_times(count, args.image_size, args.repeats, device),
         "stem": lambda count: _stem(count, args, device),
         "densenet": lambda count: _steps(_densenets(), count, args, device),
     }
@@ -121,13 +121,13 @@ def _step(
     return step
 
 
-def _algorithms(
-    count: int, args: argparse.Namespace, device: torch.device
+def algorithm_times(
+    count: int, image_size: int, repeats: int, device: torch.device
 ) -> dict[str, list[float]]:
     """Return milliseconds, forward and backward, of each algorithm and a static convolution."""
     times = {}
-    for in_channels, out_channels, image_size, side, stride in SHAPES:
-        size = image_size * args.image_size // 224
+    for in_channels, out_channels, feature_size, side, stride in SHAPES:
+        size = feature_size * image_size // 224
         images = torch.randn(count, in_channels, size, size, device=device)
         if device.type == "cuda":
             images = images.contiguous(memory_format=torch.channels_last)
@@ -143,8 +143,8 @@ def _algorithms(
             calls["unfolded"] = _mixed_im2col(images, attention, bank, stride)
         chosen = dynamic_conv.fastest_algorithm(images, bank, stride)
         shape = f"{in_channels}-{out_channels}, {size} px, {side}x{side}, stride {stride}"
-        for name, repeats in _alternate(calls, args.repeats, device).items():
-            times[f"{shape}, chosen {chosen}: {name}"] = repeats
+        for name, ms in _alternate(calls, repeats, device).items():
+            times[f"{shape}, chosen {chosen}: {name}"] = ms
     return times
 
 

@@ -23,7 +23,7 @@ def measured_step(
 
     `recipe` are changes of the recipe, `prepare` is a context of the steps.
     """
-    _free(device)
+    free(device)
     graphs, started = compiled_graphs(), now(device)
     try:
         train_step = ready_train_step(job, device, augmented=False, **recipe)
@@ -47,7 +47,7 @@ def measured_step(
     }
 
 
-def _free(device: torch.device) -> None:
+def free(device: torch.device) -> None:
     """Free what the configuration before has left."""
     torch.compiler.reset()  # else a step keeps the last model, in its compiled code
     gc.collect()

@@ -2,15 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from functools import partial
 
 import torch
 
-from benchmarks.gpu.steps import Prepare, measured_step
+from benchmarks.dynamic import algorithm_times
+from benchmarks.gpu.steps import Prepare, free, measured_step
 from benchmarks.gpu.work import Work
-from benchmarks.processes import FailedError, run_module
 from minet.augment.transforms import to_input
-from minet.core.files import read_json
 from minet.train import step as step_module
 from minet.train.step import TrainStep
 
@@ -26,33 +25,15 @@ def measure(work: Work) -> None:
         compiled = work.gpu and not recipe
         work.claim(f"{name}: compiled", result.get("compiled_graphs", 0) > 0, expected=compiled)
     for batch_size in work.size.form_batch_sizes:
-        work.report("forms", str(batch_size), value=_forms(batch_size, work))
+        free(work.device)
+        shape = (batch_size, work.size.form_image_size, work.size.repeats, work.device)
+        work.attempt("forms", str(batch_size), measure=partial(algorithm_times, *shape))
     for batch_size in work.size.batch_sizes:
         result = measured_step(work.job(work.size.model, batch_size), work.device)
         work.report("steps", f"batch {batch_size}", value=result)
     if work.gpu:  # a CPU would compile for minutes
         result = measured_step(job, work.device, _channels_first)
         work.report("steps", "channels-first", value=result)
-
-
-def _forms(batch_size: int, work: Work) -> dict[str, Any]:
-    """Return milliseconds of each algorithm by shape; {"failed": reason} if they fail."""
-    path = work.folder / f"forms-{batch_size}.json"
-    arguments = [
-        "--parts",
-        "forms",
-        "--batch",
-        str(batch_size),
-        "--repeats",
-        str(work.size.repeats),
-    ]
-    arguments += ["--image-size", str(work.size.form_image_size), "--out", str(path)]
-    try:
-        run_module(["benchmarks.dynamic", *arguments], work.left_s())
-    except FailedError as error:
-        return {"failed": str(error)}
-    (times,) = read_json(path)["forms"].values()
-    return dict(times)
 
 
 @contextmanager
