@@ -228,7 +228,7 @@ def _alternate(
             if device.type == "cuda":
                 torch.cuda.synchronize()
             if repeat >= WARM_UP:
-                times[name].append(round((time.perf_counter() - started) * 1e3, 1))
+                times[name].append(round((time.perf_counter() - started) * 1e3, 3))
     return times
 
 

@@ -24,7 +24,7 @@ def steps_table(records: Mapping[str, Mapping[str, Any]]) -> str:
     return table(header, rows)
 
 
-def forms_table(record: Mapping[str, Any], batch_size: str) -> str:
+def forms_table(record: Mapping[str, Any], batch_size: str, digits: int = 0) -> str:
     """Return milliseconds of each form by shape, the chosen form in bold."""
     forms = ("static", "grouped", "products", "unfolded", "outputs", "winograd")
     shapes: dict[str, dict[str, list[float]]] = {}
@@ -34,7 +34,7 @@ def forms_table(record: Mapping[str, Any], batch_size: str) -> str:
     rows = []
     for name, by_form in shapes.items():
         shape, _, chosen = name.partition(", chosen ")
-        cells = [spread(by_form[form]) if form in by_form else "" for form in forms]
+        cells = [spread(by_form[form], digits) if form in by_form else "" for form in forms]
         cells[forms.index(chosen)] = f"**{cells[forms.index(chosen)]}**"
         rows.append((shape, *cells))
     return table(("channels, image, kernel", *forms), rows)

@@ -21,7 +21,7 @@ from tests.helpers.project import Clone, Project, digest, ran, ran_in_order
 from tests.helpers.stage import call_stage
 from tests.helpers.tree import ROOT
 
-RESTORE = "git checkout -q . && dvc checkout -q dvc.yaml"
+RESTORE = "git checkout -q . && dvc checkout -q"
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +263,7 @@ def test_a_stage_run_by_hand_does_not_change_the_cache_through_a_hard_link(
 ) -> None:
     """Each stage writes beside its outputs and renames; root may write to read-only files."""
     cache = project.folder / ".dvc/cache/files/md5"
-    project.run("dvc config cache.type hardlink && dvc checkout --relink -q dvc.yaml")
+    project.run("dvc config cache.type hardlink && dvc checkout --relink -q")
     before = {path: digest(path) for path in cache.rglob("*") if path.is_file()}
     linked = {path.stat().st_ino for path in before}
     folders = (project.folder / name for name in ("data", "runs", "plots"))
@@ -389,7 +389,6 @@ def shared(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Projec
     folder = tmp_path_factory.mktemp("shared")
     made = Clone(project, folder / "first")
     for command in (
-        "git rm -q --ignore-unmatch zoo/dvc.yaml",  # whose results are in nobody's cache
         "git config user.name test && git config user.email test@localhost",
         f"dvc remote add -q -d store {folder / 'store'}",
         f"dvc cache dir --local {project.folder / '.dvc/cache'} && dvc checkout -q",

@@ -112,7 +112,7 @@ def _step_cells(one: Record) -> tuple[str, ...]:
 
 
 def _loaders_table(results: Record) -> str:
-    alone, loops = _of(results, "loaders", "alone"), _of(results, "loaders", "loop")
+    alone, loops = _of(results, "loaders", "alone"), results.get("loaders", {}).get("loop", {})
     rows = [(name, spread(one["images_per_s"])) for name, one in alone.items()]
     texts = [table(("on the device", "images/s"), rows)] if rows else []
     return "\n\n".join([*texts, *([stall_table(loops)] if loops else [])])
@@ -167,7 +167,7 @@ def _profile_table(results: Record) -> str:
 
 def _forms_table(results: Record) -> str:
     forms = _of(results, "sweep", "forms")
-    texts = (f"Batch {count}:\n\n{forms_table({'forms': forms}, count)}" for count in forms)
+    texts = (f"Batch {count}:\n\n{forms_table({'forms': forms}, count, 2)}" for count in forms)
     return "\n\n".join(texts)
 
 

@@ -10,7 +10,7 @@ from minet.augment.channels import ChannelSet
 from minet.beton.config import BetonSettings
 from minet.core.settings import AtLeastOne, Fraction, Seed, Settings
 from minet.cost.config import CostRunSettings
-from minet.data.config import DataSettings, SampleSettings
+from minet.data.config import DataSettings, SampleRunSettings, SampleSettings
 from minet.evaluate.config import EvaluateSettings
 from minet.train.config import RunSettings, TrainSettings
 
@@ -141,7 +141,7 @@ class Zoo(Settings):
 class VariantSettings(Settings):
     """Settings of the stages of a variant."""
 
-    sample: SampleSettings = Field(description="The synthetic data set.")
+    sample: SampleRunSettings = Field(description="The synthetic data set.")
     data: DataSettings = Field(description="The images.")
     beton: BetonSettings = Field(description="How images are stored.")
 

@@ -11,6 +11,7 @@ from minet.beton.config import BetonSettings, ineffective
 from minet.core.errors import InputError, check_installed
 from minet.core.settings import choices, merge, parse, setting_problems
 from minet.cost.config import CostRunSettings
+from minet.data.config import SampleRunSettings
 from minet.evaluate.config import EvaluateSettings
 from minet.nn.config import IMAGENET, RANDOM
 from minet.params import Params, check_params, default_recipe, read_yaml
@@ -92,7 +93,9 @@ def variant_settings(name: str, zoo: Zoo, params: Params) -> VariantSettings:
     variant = zoo.variants[name]
     beton = parse(BetonSettings, merge(_plain(params.beton), variant.beton))
     beton = beton.model_copy(update={"jpeg_quality": beton.quality})
-    return VariantSettings(sample=variant.sample, data=variant.data, beton=beton)
+    drawn = PurePosixPath(variant.data.root) == VARIANTS / name / "sample"
+    sample = SampleRunSettings(**variant.sample.model_dump(), drawn=drawn)
+    return VariantSettings(sample=sample, data=variant.data, beton=beton)
 
 
 def published_recipe(name: str, zoo: Zoo, params: Params) -> Recipe:

@@ -391,6 +391,12 @@ def record_of_a_card() -> dict[str, Any]:
         "dynamic_resnet18, batch 256": step("dynamic_resnet18", 8_000.0),
         "resnet50, batch 1024": {"failed": "OutOfMemoryError"},
     }
+    loaders = {
+        "alone": {"raw, resident": {"images_per_s": [80_000.0, 90_000.0, 100_000.0]}},
+        "loop": {"jpg": {"failed": "RuntimeError: no"}},
+    }
+    shape = "64-64, 56 px, 3x3, stride 1, chosen grouped"
+    forms = {"256": {f"{shape}: static": [0.5], f"{shape}: grouped": [1.25]}, "64": {"failed": "x"}}
     tests = {
         "tests": {"a": "passed", "b": "passed", "c": "failed in call: E\nassert 1 == 2"},
         "claims": {"differing files": {"found": ["model.json"], "expected": []}},
@@ -408,7 +414,9 @@ def record_of_a_card() -> dict[str, Any]:
             "loops": {"outcome": "failed: exit code 1", "results": loops},
             "models": {"outcome": "overran: killed after 85 s", "results": {"steps": models}},
             "tests": {"outcome": "failed: exit code 1", "results": tests},
-            "sweep": {"outcome": "left out: time"},
+            "loaders": {"outcome": "measured", "results": loaders},
+            "profile": {"outcome": "left out: time"},
+            "sweep": {"outcome": "measured", "results": {"forms": forms}},
         },
     }
 
@@ -428,7 +436,10 @@ def test_the_section_of_a_card_compares_with_the_aims() -> None:
         "| differing files | ['model.json'] |",
         "| tests | failed: exit code 1 |  |  | differing files: ['model.json'], not [] |",
         "| models | overran: killed after 85 s |",
-        "| sweep | left out: time |",
+        "| profile | left out: time |",
+        "| raw, resident | 90,000 (80,000-100,000) |",
+        "| jpg | failed: RuntimeError: no |",
+        "| 64-64, 56 px, 3x3, stride 1 | 0.50 (0.50-0.50) | **1.25 (1.25-1.25)** |",
     ):
         assert row in text, row
     assert "rehearsal" not in text

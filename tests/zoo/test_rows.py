@@ -175,6 +175,9 @@ def test_a_variant_has_its_own_data(raw, params) -> None:
     assert zoo.rows["r000_resnet18"].data == "data"
     variant = variant_settings("five_512", zoo, params)
     assert (variant.sample.classes, variant.data.layout) == (5, "csv")
+    assert variant.sample.drawn
+    raw["variants"]["five_512"]["data"]["root"] = "data/retinas"
+    assert not variant_settings("five_512", checked(raw, params), params).sample.drawn
     assert (variant.beton.crop_px, variant.beton.storage) == (512, "jpg")
     assert variant.beton.jpeg_quality == params.beton.quality == 90
 

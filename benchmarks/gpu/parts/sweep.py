@@ -38,7 +38,14 @@ def measure(work: Work) -> None:
 def _forms(batch_size: int, work: Work) -> dict[str, Any]:
     """Return milliseconds of each algorithm by shape; {"failed": reason} if they fail."""
     path = work.folder / f"forms-{batch_size}.json"
-    arguments = ["--parts", "forms", "--batch", str(batch_size), "--repeats", "3"]
+    arguments = [
+        "--parts",
+        "forms",
+        "--batch",
+        str(batch_size),
+        "--repeats",
+        str(work.size.repeats),
+    ]
     arguments += ["--image-size", str(work.size.form_image_size), "--out", str(path)]
     try:
         run_module(["benchmarks.dynamic", *arguments], work.left_s())
