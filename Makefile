@@ -41,11 +41,13 @@ all: $(VENV)/.ready ## every model, beside each other: metrics/models.csv
 	  apply_overrides("params.yaml", ["also=[" + ",".join(MODELS) + "]"])'
 	@dvc repro
 
-# without what changes no result, or has the same value in all; COLUMNS=200 where more has changed
-experiments: $(VENV)/.ready ## what experiments changed and what came of it, in 120 columns
-	@COLUMNS=$${COLUMNS:-120} dvc exp show --no-pager --only-changed \
-	  --keep 'model$$|accuracy|val_accuracy' --drop 'macro_f1|loss|macs|also|.*/|resolved' \
-	  --drop 'Created|State|Executor|data.cache|train.(processes|save_every_s|tensorboard|dvclive)' \
+# Without what changes no result or has the same value in all, and without failed experiments, for
+# which DVC shows the metrics of the commit that they started from. Wider than a table ever is:
+# DVC cuts off what does not fit, from the right, and the settings are there.
+experiments: $(VENV)/.ready ## what experiments changed and what came of it
+	@COLUMNS=400 dvc exp show --no-pager --only-changed --hide-failed \
+	  --keep 'model$$|accuracy|val_accuracy' --drop 'macro_f1|loss|parameters|macs|also|.*/|resolved' \
+	  --drop 'Created|Executor|data.cache|train.(processes|save_every_s|tensorboard|dvclive)' \
 	  $(EXPERIMENTS_FLAGS)
 
 test: all-groups lint ## lint, types and tests
