@@ -83,15 +83,15 @@ FULL = Size(
 )
 QUICK = Size(
     limits_s={
-        "images": 10,
-        "environment": 10,
+        "images": 12,
+        "environment": 8,
         "end_to_end": 20,
-        "loops": 45,
-        "models": 12,
-        "loaders": 12,
-        "tests": 41,
-        "profile": 15,
-        "sweep": 15,
+        "loops": 36,
+        "models": 10,
+        "loaders": 13,
+        "tests": 40,
+        "profile": 27,
+        "sweep": 14,
     },
     image_size=32,
     photos=4,

@@ -29,6 +29,9 @@ def main() -> None:
     args, rest = parser.parse_known_args()
     scratch = Path(tempfile.mkdtemp(prefix="minet-gpu-"))
     environment = os.environ | {"GPU_STARTED": repr(time.time())}
+    if environment.pop("PYTHONDONTWRITEBYTECODE", None):
+        # each of many processes would compile all that it imports
+        environment["PYTHONPYCACHEPREFIX"] = str(scratch / "bytecode")
     site, options = scratch / "site", ["--scratch", str(scratch)]
     if args.out is not None:
         options += ["--out", str(args.out.resolve())]  # the run is in the tree, not here
