@@ -372,7 +372,8 @@ def test_every_model_runs_by_its_name(project: Project, name: str) -> None:
 
 
 def test_queued_experiments_run_in_their_own_folders(project: Project) -> None:
-    project.run("dvc exp run --queue -S 'model=rrdb,cnn3'")
+    project.run("dvc exp run --queue -S 'model=rrdb,cnn3' -S train.lr=0.002")
+    project.run("dvc exp run --queue -n wrong -S train.lr=-1")
     project.run("dvc queue start -j 1")
     deadline = time.monotonic() + 400
     while time.monotonic() < deadline:
@@ -381,6 +382,12 @@ def test_queued_experiments_run_in_their_own_folders(project: Project) -> None:
             break
         time.sleep(2)
     assert len(re.findall("Success", status)) == 2, status
+    assert len(re.findall("Failed", status)) == 1, status
+    table = project.run("make -s -o .venv/.ready experiments")
+    assert len(re.findall(r"Success.*cnn3.*0\.002", table)) == 1, table
+    # DVC would show it with the metrics of the commit that it started from
+    assert "wrong" not in table
+    assert "…" not in table  # no column is cut off
 
 
 @pytest.fixture(scope="module")
