@@ -27,7 +27,7 @@ _OUTPUTS = ("metrics", "channels", "predictions", "classes", "submission")
 
 def main() -> None:
     """Write the metrics, the predictions, the classes and the images of the worst mistakes."""
-    args = parse_paths(__doc__, *_INPUTS, *_OUTPUTS, optional=("bars", "mistakes"))
+    args = parse_paths(__doc__, *_INPUTS, *_OUTPUTS, optional=("mistakes",))
     settings = read_settings(args.settings, EvaluateSettings)
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -95,15 +95,12 @@ def _write_metrics(args: Namespace, settings: EvaluateSettings, record: dict[str
 
 
 def _write_channels(args: Namespace, predictions: Predictions) -> None:
-    """Write the accuracy on each channel set as JSON and, if asked for, as a table."""
+    """Write the accuracy on each channel set."""
     channels = {
         name: accuracy_record(predictions.labels, probabilities.argmax(axis=1))
         for name, probabilities in predictions.probabilities.items()
     }
     write_json(args.channels, channels)
-    if args.bars:
-        rows = [(name, *record.values()) for name, record in channels.items()]
-        write_csv(args.bars, ("channels", "accuracy", "accuracy_low", "accuracy_high"), rows)
 
 
 def _write_tables(

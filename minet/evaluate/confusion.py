@@ -88,7 +88,7 @@ def confusion_cells(matrix: Matrix, names: Sequence[str]) -> Iterator[Cell]:
     """
     fractions = class_fractions(matrix)
     diagonal = [(label, label) for label in range(len(matrix))]
-    others = np.argwhere(matrix * (1 - np.eye(len(matrix), dtype=np.int64)))
+    others = np.argwhere(_mistakes(matrix))
     for true, predicted in (*diagonal, *others):
         images, fraction = int(matrix[true, predicted]), float(fractions[true, predicted])
         yield Cell(names[true], names[predicted], images, fraction)
@@ -99,8 +99,8 @@ def confused_pairs(matrix: Matrix, names: Sequence[str], limit: int) -> list[Pai
 
     Among equal numbers the larger fraction of the true class comes first.
     """
-    wrong = matrix * (1 - np.eye(len(matrix), dtype=np.int64))
-    order = np.lexsort((-class_fractions(wrong).ravel(), -wrong.ravel()))[:limit]
+    wrong = _mistakes(matrix)
+    order = np.lexsort((-class_fractions(matrix).ravel(), -wrong.ravel()))[:limit]
     pairs = []
     for true, predicted in zip(*np.unravel_index(order, matrix.shape), strict=True):
         images, of = int(wrong[true, predicted]), int(matrix[true].sum())
@@ -109,6 +109,10 @@ def confused_pairs(matrix: Matrix, names: Sequence[str], limit: int) -> list[Pai
             interval = wilson_interval(images, of)
             pairs.append(Pair(_ARROW.join(both), *both, images, of, images / of, *interval))
     return pairs
+
+
+def _mistakes(matrix: Matrix) -> Matrix:
+    return matrix - np.diag(matrix.diagonal())
 
 
 def recalls(matrix: Matrix, names: Sequence[str]) -> list[Recall]:

@@ -81,6 +81,9 @@ def test_pairs_are_those_with_the_most_images() -> None:
     assert pairs[1].pair == "bee \N{RIGHTWARDS ARROW} ant"
     assert (pairs[1].fraction_low, pairs[1].fraction_high) == wilson_interval(2, 8)
     assert len(confused_pairs(matrix, NAMES[:3], limit=20)) == 4
+    large_and_small = np.array([[98, 2, 0], [2, 6, 2], [0, 0, 1]])  # all mistakes of "ant" are bees
+    (first, *_) = confused_pairs(large_and_small, NAMES[:3], limit=3)
+    assert (first.true, first.images, first.of) == ("bee", 2, 10)
     assert confused_pairs(np.diag([3, 0]), NAMES[:2], limit=20) == []
 
 

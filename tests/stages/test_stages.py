@@ -111,7 +111,7 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 OUTPUTS = {
     **{name: f"{name}.json" for name in ("metrics", "channels")},
-    **{name: f"{name}.csv" for name in ("predictions", "classes", "bars", "submission")},
+    **{name: f"{name}.csv" for name in ("predictions", "classes", "submission")},
     "mistakes": "mistakes.npz",
 }
 
@@ -155,7 +155,6 @@ def test_a_model_is_evaluated_on_the_channels_of_its_metadata(
     out, _ = evaluate(name, **changes)
     channels = read_json(out / "channels.json")
     assert sorted(channels) == sorted(sets)
-    assert sorted(row["channels"] for row in read_csv(out / "bars.csv")) == sorted(sets)
     metrics, expected = read_json(out / "metrics.json"), trained(name).record("metrics")
     assert metrics["accuracy"] == channels[own]["accuracy"] == expected["val_accuracy"]
     assert metrics["loss"] == pytest.approx(expected["val_loss"], abs=1e-6)

@@ -11,7 +11,7 @@ from tests.helpers.tiny_run import TinyRun
 
 
 def measure(work: Work) -> None:
-    """Report the speed of a run whose betons stand for a data set of the size's images."""
+    """Report the speed of a run on betons repeated to the number of images of the size."""
     size, job = work.size, work.job(work.size.model, work.size.batch_size)
     settings = run_settings(job, epochs=size.epochs).model_dump(mode="json")
     run = TinyRun(work.folder / EPOCH, work.folder / "end-to-end", settings)
